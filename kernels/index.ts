@@ -1,0 +1,23 @@
+/** Loads the native addon: built by `make` in kernels/, found next to the sources whatever the output folder is called. */
+import { createRequire } from 'node:module';
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import type { NativeAddon } from './types.js';
+
+export * from './types.js';
+
+const file = fileURLToPath(new URL('../../kernels/build/maskserve.node', import.meta.url));
+
+/** The native ops. Throws one line saying what to do when the addon is missing or does not load. */
+export const native: NativeAddon = load();
+
+function load(): NativeAddon {
+  if (!existsSync(file)) {
+    throw new Error(`native kernels not built: expected ${file}; run "npm run build" (needs g++ and make)`);
+  }
+  try {
+    return createRequire(import.meta.url)(file) as NativeAddon;
+  } catch (cause) {
+    throw new Error(`native kernels at ${file} did not load: ${(cause as Error).message}`, { cause });
+  }
+}

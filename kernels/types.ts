@@ -1,0 +1,172 @@
+/**
+ * Every export of the native addon, typed by hand: the only door between TypeScript and C++.
+ *
+ * Shapes: B batch, T tokens, D hidden, F ffn, H heads, KV kv-heads, V vocabulary, hd head dimension, N output rows, K input columns.
+ * A native buffer is named by a `Handle`: a number valid in every thread of the process, so that a task compacted by
+ * the loader thread is passed to the engine thread by posting a number. Buffers are reference counted; a view holds its base.
+ * All activations are fp32 in memory, row-major, tokens first. Weights are bf16, row-major (N, K), as Hugging Face stores them.
+ * Every op checks handles, types and extents and throws a `TypeError` or `RangeError` that names the op and the argument; it never crashes.
+ */
+
+/** A native buffer. 0 is never valid; where an op takes an optional buffer, 0 means "none". */
+export type Handle = number & { readonly __handle: unique symbol };
+
+export const NO_BUFFER = 0 as Handle;
+
+/** Element types of a weight file. Everything but bf16 is converted once when a model is loaded. */
+export type DType = 'bf16' | 'f16' | 'f32';
+
+/** Instruction sets the CPU backend is compiled for, best first. */
+export type Isa = 'avx512' | 'avx2' | 'scalar';
+
+export interface BackendInfo {
+  /** Version of the op table (`kernels/include/backend.h`). */
+  readonly abiVersion: number;
+  readonly backend: 'cpu' | 'cuda';
+  /** Chosen by cpuid, or forced by MASKSERVE_ISA; asking for one the machine lacks throws when the addon is loaded. */
+  readonly isa: Isa;
+  readonly available: readonly Isa[];
+  /** Threads of this thread's pool, the caller included. */
+  readonly threads: number;
+}
+
+export interface NativeAddon {
+  // ---- set-up, per JavaScript thread ----
+  info(): BackendInfo;
+  /** Threads that ops called from this JavaScript thread may use, the caller included. 0: all cores. */
+  setThreads(threads: number): void;
+  /**
+   * `bf16` (default): matmuls round activations to bf16 where the CPU multiplies bf16. `f32`: activations keep fp32
+   * (gradient checks, parity). Accumulation is fp32 in both. Applies to ops called from this JavaScript thread.
+   */
+  setPrecision(precision: 'bf16' | 'f32'): void;
+
+  // ---- buffers ----
+  /** Zeroed, 64-byte aligned. Throws RangeError when memory can't be had. */
+  alloc(bytes: number): Handle;
+  /** Maps part of a file read-only. `offset` need not be page aligned. Throws with the system's reason. */
+  mapFile(path: string, offset: number, bytes: number): Handle;
+  /** A window of another buffer; keeps it alive. */
+  view(base: Handle, byteOffset: number, bytes: number): Handle;
+  free(buffer: Handle): void;
+  byteLength(buffer: Handle): number;
+  /** Copies out of a buffer into a typed array. */
+  read(buffer: Handle, byteOffset: number, into: ArrayBufferView): void;
+  /** Copies into a buffer; throws on a read-only mapping. */
+  write(buffer: Handle, byteOffset: number, from: ArrayBufferView): void;
+  zero(buffer: Handle): void;
+  /** Live buffers and the bytes they own (views and mappings own none), for leak tests and /metrics. */
+  usage(): { buffers: number; bytes: number; mappedBytes: number };
+
+  // ---- conversion ----
+  /** out (n) bf16 ← in (n) of `type`, rounded to nearest even. */
+  toBf16(out: Handle, input: Handle, type: DType, n: number): void;
+  /** out (n) f32 ← in (n) of `type`. */
+  toF32(out: Handle, input: Handle, type: DType, n: number): void;
+
+  // ---- the forward pass ----
+  /** out (T, D) f32 ← rows of table (V, D) bf16. Throws on an id outside [0, V). */
+  embed(out: Handle, table: Handle, ids: Int32Array, vocab: number, dim: number): void;
+  /** out (rows, D) ← x / sqrt(mean(x²) + eps) · gain (D) f32. `out` may be `x`. Also Qwen3's q/k norm with rows = T·H, D = hd. */
+  rmsnorm(out: Handle, x: Handle, gain: Handle, rows: number, dim: number, eps: number): void;
+  /**
+   * Rotates x (T, heads, hd) in place, Hugging Face's half-split order. cos, sin: (positions, hd/2) f32, already scaled;
+   * token t is at position start + t.
+   */
+  rope(x: Handle, cos: Handle, sin: Handle, start: number, tokens: number, heads: number, headDim: number): void;
+  /** cache (KV, capacity, hd) f32 ← x (T, KV, hd) at positions start… */
+  kvWrite(
+    cache: Handle,
+    x: Handle,
+    start: number,
+    tokens: number,
+    kvHeads: number,
+    headDim: number,
+    capacity: number,
+  ): void;
+  /**
+   * out (T, H, hd) ← causal softmax(q kᵀ · scale) v, grouped queries, over positions [max(0, p − window + 1), p] for the
+   * token at p = start + t; window 0: no limit (Mistral's sliding window otherwise). kCache, vCache: (KV, capacity, hd) f32.
+   */
+  attention(
+    out: Handle,
+    q: Handle,
+    kCache: Handle,
+    vCache: Handle,
+    start: number,
+    tokens: number,
+    heads: number,
+    kvHeads: number,
+    headDim: number,
+    capacity: number,
+    scale: number,
+    window: number,
+  ): void;
+  /** out (n) ← silu(gate) · up. `out` may be `gate`. */
+  siluMul(out: Handle, gate: Handle, up: Handle, n: number): void;
+  /** x (n) += y. */
+  add(x: Handle, y: Handle, n: number): void;
+  /** x (rows, N) += bias (N) f32 (Qwen2's q/k/v bias). */
+  addBias(x: Handle, bias: Handle, rows: number, n: number): void;
+  /** y (T, N) ← x (T, K) · wᵀ, w (N, K) bf16. The result of a row does not depend on T or on the number of threads. */
+  matmul(y: Handle, x: Handle, w: Handle, tokens: number, n: number, k: number): void;
+  /** y (T, N) ← x (T, K) · wᵀ, w in the 2:4 form that compress24 writes. Same independence. */
+  matmul24(y: Handle, x: Handle, values: Handle, meta: Handle, tokens: number, n: number, k: number): void;
+
+  // ---- 2:4 ----
+  /**
+   * values (N, K/2) bf16 ← the kept weights of w (N, K) bf16, in position order. `meta` (N, K/8) bytes: one nibble a group,
+   * idx0 | idx1 << 2 (idx0 < idx1), two groups a byte, low nibble first: the canonical mask code, read here and kept as
+   * matmul24's metadata. K is a multiple of 8. Throws on a nibble that names no pattern.
+   */
+  compress24(values: Handle, w: Handle, meta: Handle, n: number, k: number): void;
+  /** out (N, K) bf16 ← w where kept, +0.0 elsewhere, by select (a −0.0 is not a pruned weight). */
+  select24(out: Handle, w: Handle, meta: Handle, n: number, k: number): void;
+
+  // ---- sampling: one row of logits (V) f32 at `row` ----
+  /** logits[row, ids[i]] += deltas[i]: logit_bias and penalties. */
+  addSparse(logits: Handle, row: number, vocab: number, ids: Int32Array, deltas: Float32Array): void;
+  /** Index of the largest logit, the lowest of equals. */
+  argmax(logits: Handle, row: number, vocab: number): number;
+  /**
+   * Draws a token: softmax(logits / temperature), cut to the topK largest (0: all), then to the smallest set whose
+   * probability reaches topP (1: all), then inverse-cdf at `uniform` in [0, 1). Same inputs, same token, on every ISA.
+   */
+  sample(
+    logits: Handle,
+    row: number,
+    vocab: number,
+    temperature: number,
+    topK: number,
+    topP: number,
+    uniform: number,
+  ): number;
+  /** Natural-log probabilities of `ids` under softmax(logits[row]), computed in fp64 from fp32 logits. */
+  logprobs(logits: Handle, row: number, vocab: number, ids: Int32Array, out: Float64Array): void;
+  /** The `ids.length` likeliest tokens, best first (ties: lower id first), with their log-probabilities. */
+  topLogprobs(logits: Handle, row: number, vocab: number, ids: Int32Array, out: Float64Array): void;
+
+  // ---- one-shot masks (server/trainer) ----
+  /** meta (N, K/8) ← the two largest |w|·scale of each group (ties: lower position). `scale` (K) f32, or 0 for magnitude. */
+  scoreMask24(meta: Handle, w: Handle, scale: Handle, n: number, k: number): void;
+  /** sums (K) f64 += Σ_t x[t]²  for x (T, K) f32: Wanda's ‖x‖². */
+  sumSquares(sums: Handle, x: Handle, tokens: number, k: number): void;
+  /** gram (K, K) f64 += xᵀ x for x (T, K) f32 (both triangles). SparseGPT's Hessian is 2/tokens of it. */
+  gram(gram: Handle, x: Handle, tokens: number, k: number): void;
+  /**
+   * SparseGPT (arXiv 2301.00774, Algorithm 1) at 2:4: H = 2·gram/tokens, dead columns get H = 1 and w = 0, dampening
+   * `damp` × mean diagonal, U = upper Cholesky factor of H⁻¹, mask chosen every 4 columns by (w/U_ii)², errors propagated
+   * column by column. meta (N, K/8) receives the mask; `updated` (N, K) bf16, or 0, the compensated weights. Throws when H is not
+   * positive definite (says to raise `damp` or add samples).
+   */
+  sparsegpt24(
+    meta: Handle,
+    updated: Handle,
+    w: Handle,
+    gram: Handle,
+    tokens: number,
+    n: number,
+    k: number,
+    damp: number,
+  ): void;
+}

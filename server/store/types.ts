@@ -1,0 +1,112 @@
+/** The registry and the resident cache: contracts. The disk registry is the first implementation; a database may be the second. */
+import type { Readable } from 'node:stream';
+import type { Digest } from '../../codec/mask-set.js';
+import type { TaskWeights } from '../engine/types.js';
+
+/** A mask set on disk, as its header describes it. */
+export interface BlobInfo {
+  /** sha256 of the container bytes: the version. */
+  readonly digest: Digest;
+  /** sha256 of base digest, tensor table and canonical codes: what a child names as its parent. */
+  readonly content: Digest;
+  readonly base: Digest;
+  readonly parent: Digest | undefined;
+  readonly bytes: number;
+  readonly n: number;
+  readonly m: number;
+  /** Weights covered. */
+  readonly parameters: number;
+}
+
+export interface TaskVersion {
+  readonly digest: Digest;
+  /** Unix milliseconds. */
+  readonly publishedAt: number;
+}
+
+export interface TaskRecord {
+  readonly task: string;
+  readonly digest: Digest;
+  readonly blob: BlobInfo;
+  /** Newest first; [0] is what was published last, `digest` may name an older one after a rollback. */
+  readonly versions: readonly TaskVersion[];
+  /** Shipped with the model: read-only until something is published under its name. */
+  readonly shipped: boolean;
+}
+
+/** What a compare-and-set expects of the alias. `match`: its digest is this; `absent`: no such task in the store or shipped. */
+export type Precondition = { readonly match: Digest } | { readonly absent: true } | undefined;
+
+export interface RegistryEvent {
+  readonly task: string;
+  readonly digest: Digest | undefined;
+}
+
+/**
+ * Names → immutable blobs. Nothing acknowledged is ever lost: a method that changes something resolves after it is on stable storage.
+ * Throws ServerError: task_not_found, version_not_found, precondition_failed, reserved_task, invalid_task_name, read_only_task,
+ * invalid_mask, wrong_base, digest_mismatch, disk_full, store_failed.
+ */
+export interface Registry {
+  /** Receives container bytes, checks them whole (validation in a worker thread), moves the alias. `expect`: declared sha256. */
+  publish(
+    task: string,
+    bytes: Readable,
+    options: { readonly precondition?: Precondition; readonly expect?: Digest; readonly maxBytes: number },
+  ): Promise<{ record: TaskRecord; created: boolean }>;
+  /** Throws task_not_found. `version` resolves `name@sha256:…`: any version the task has had. */
+  resolve(task: string, version?: Digest): Promise<BlobInfo>;
+  get(task: string): Promise<TaskRecord>;
+  list(): Promise<readonly TaskRecord[]>;
+  /** Opens a blob's bytes. */
+  read(digest: Digest, range?: { start: number; end: number }): Promise<{ bytes: number; stream: Readable }>;
+  /** Path of a blob on this machine, verified since start-up: for the loader. */
+  path(digest: Digest): Promise<string>;
+  /** Moves the alias to an earlier version (the one before the current if none is named). */
+  rollback(task: string, options: { readonly to?: Digest; readonly precondition?: Precondition }): Promise<TaskRecord>;
+  /** Removes the alias and its versions; a shipped task of that name comes back. Blobs go when nothing names them. */
+  remove(task: string, options: { readonly precondition?: Precondition }): Promise<void>;
+  onChange(listener: (event: RegistryEvent) => void): () => void;
+  /** Digests found corrupt since start (quarantined), with the reason. */
+  quarantined(): ReadonlyMap<Digest, string>;
+  close(): Promise<void>;
+}
+
+/** Where a task's weights are. `container`: on disk only; `resident`: compacted in memory. */
+export type Tier = 'container' | 'loading' | 'resident';
+
+/** Holds a resident task in memory until released. Releasing twice is harmless. */
+export interface Lease {
+  readonly weights: TaskWeights;
+  /** True if this acquire had to load it. */
+  readonly cold: boolean;
+  readonly loadMs: number;
+  release(): void;
+}
+
+export interface ResidencyStats {
+  readonly budgetBytes: number;
+  /** In the cache. */
+  readonly residentBytes: number;
+  /** Evicted but still leased. */
+  readonly leasedOutsideBytes: number;
+  readonly hits: number;
+  readonly misses: number;
+  readonly evictions: number;
+  readonly tasks: ReadonlyMap<Digest, { tier: Tier; bytes: number; leases: number; loadMs: number }>;
+}
+
+/** Compacted tasks under a byte budget: LRU, one load in flight a digest, nothing leased is freed. */
+export interface Residency {
+  /**
+   * Throws out_of_memory when the task alone exceeds the budget (numbers in the sentence), mask_corrupt when the blob fails its
+   * checks, the signal's reason when aborted (the load goes on for whoever else waits).
+   */
+  acquire(digest: Digest, signal?: AbortSignal): Promise<Lease>;
+  /** Bytes that a task of this model takes when resident, known before it is loaded. */
+  costBytes(): number;
+  /** Drops an unleased task; leased ones go when their last lease ends. */
+  evict(digest: Digest): void;
+  stats(): ResidencyStats;
+  close(): Promise<void>;
+}
