@@ -23,6 +23,8 @@ export interface MaskableMatrix {
   readonly name: string;
   readonly rows: number;
   readonly cols: number;
+  /** (rows, cols) bf16: the frozen weights, valid in every thread while the engine lives. */
+  readonly weight: Handle;
 }
 
 /** What the server knows of the loaded model. */
