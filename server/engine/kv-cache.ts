@@ -1,0 +1,35 @@
+/** Keys and values of one sequence: per layer two (KV, capacity, hd) fp32 buffers, allocated once, freed with the sequence. */
+import { native, type Handle } from '../../kernels/index.js';
+import type { ModelConfig } from './model-config.js';
+
+const BYTES_PER_VALUE = 4;
+
+/** Bytes that a cache for `capacity` positions takes. */
+export function kvCacheBytes(config: ModelConfig, capacity: number): number {
+  return config.layers * 2 * config.kvHeads * capacity * config.headDim * BYTES_PER_VALUE;
+}
+
+export class KvCache {
+  /** Positions filled so far. */
+  length = 0;
+  readonly keys: readonly Handle[];
+  readonly values: readonly Handle[];
+  private readonly buffer: Handle;
+
+  constructor(
+    config: ModelConfig,
+    readonly capacity: number,
+  ) {
+    const bytes = kvCacheBytes(config, capacity);
+    const part = bytes / (config.layers * 2);
+    this.buffer = native.alloc(bytes);
+    const views = Array.from({ length: config.layers * 2 }, (_, i) => native.view(this.buffer, i * part, part));
+    this.keys = views.filter((_, i) => i % 2 === 0);
+    this.values = views.filter((_, i) => i % 2 === 1);
+  }
+
+  dispose(): void {
+    for (const view of [...this.keys, ...this.values]) native.free(view);
+    native.free(this.buffer);
+  }
+}

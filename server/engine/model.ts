@@ -1,0 +1,63 @@
+/** A model directory, loaded: configuration, frozen weights, tokenizer. Shared by the engine worker and the command line. */
+import { existsSync } from 'node:fs';
+import { basename, resolve } from 'node:path';
+import { native } from '../../kernels/index.js';
+import { baseDigest } from './base-digest.js';
+import { Forward } from './llama.js';
+import { readModelConfig, type ModelConfig } from './model-config.js';
+import { locateTensors } from './safetensors.js';
+import { loadTokenizer, type ModelTokenizer } from './tokenizer.js';
+import type { ModelInfo } from './types.js';
+import { loadWeights, matricesOf, type ModelWeights } from './weights.js';
+
+/** Without --max-context, the rotary tables and the largest cache stop here: a longer context is asked for by name. */
+const DEFAULT_CONTEXT_LIMIT = 8192;
+
+export interface Model {
+  readonly info: ModelInfo;
+  readonly config: ModelConfig;
+  readonly weights: ModelWeights;
+  /** Undefined where the directory has no tokenizer.json: then only token ids are taken. */
+  readonly tokenizer: ModelTokenizer | undefined;
+  readonly forward: Forward;
+  dispose(): void;
+}
+
+/** Loads `directory`. Throws one line that says which file, field or tensor can't be run and why. */
+export function loadModel(
+  directory: string,
+  options: { readonly threads?: number; readonly maxContext?: number } = {},
+): Model {
+  const path = resolve(directory);
+  if (!existsSync(path)) throw new Error(`expected a model directory at ${path}, but there is none; check --model`);
+  native.setThreads(options.threads ?? 0);
+  const config = readModelConfig(path);
+  const tensors = locateTensors(path);
+  const weights = loadWeights(config, tensors);
+  const contextLength = Math.min(config.context, options.maxContext ?? DEFAULT_CONTEXT_LIMIT);
+  const tokenizer = loadTokenizer(path, config);
+  const forward = new Forward(config, weights, contextLength);
+  return {
+    info: {
+      name: basename(path),
+      directory: path,
+      architecture: config.architecture,
+      base: baseDigest(tensors),
+      vocabularySize: config.vocab,
+      contextLength,
+      parameters: weights.parameters,
+      bosId: config.bosId,
+      eosIds: config.eosIds,
+      maskable: matricesOf(weights).map(({ name, rows, cols, weight }) => ({ name, rows, cols, weight })),
+      hasChatTemplate: tokenizer?.chatTemplate !== undefined,
+    },
+    config,
+    weights,
+    tokenizer,
+    forward,
+    dispose: () => {
+      forward.dispose();
+      weights.dispose();
+    },
+  };
+}

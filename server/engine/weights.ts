@@ -1,0 +1,167 @@
+/**
+ * Tensor files → the frozen weights of a model in native buffers. bf16 matrices are used where they are mapped; fp16 and fp32 ones are
+ * rounded once to bf16. Shapes are checked against the configuration before anything is used.
+ */
+import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
+import type { ModelConfig } from './model-config.js';
+import type { TensorLocation } from './safetensors.js';
+
+/** One linear layer: w (rows, cols) bf16, bias (rows) f32 or none. */
+export interface DenseMatrix {
+  readonly name: string;
+  readonly rows: number;
+  readonly cols: number;
+  readonly weight: Handle;
+  readonly bias: Handle;
+}
+
+export interface LayerWeights {
+  /** (D) f32 each */
+  readonly inputNorm: Handle;
+  readonly postNorm: Handle;
+  /** (hd) f32, Qwen3 only */
+  readonly qNorm: Handle;
+  readonly kNorm: Handle;
+  readonly q: DenseMatrix;
+  readonly k: DenseMatrix;
+  readonly v: DenseMatrix;
+  readonly o: DenseMatrix;
+  readonly gate: DenseMatrix;
+  readonly up: DenseMatrix;
+  readonly down: DenseMatrix;
+}
+
+export interface ModelWeights {
+  /** (V, D) bf16 */
+  readonly embedding: Handle;
+  readonly layers: readonly LayerWeights[];
+  /** (D) f32 */
+  readonly norm: Handle;
+  /** (V, D) bf16; the embedding itself where the head is tied */
+  readonly head: Handle;
+  /** Weights in all, each counted once. */
+  readonly parameters: number;
+  /** Frees what this process allocated and unmaps the files. */
+  readonly dispose: () => void;
+}
+
+/** Loads every tensor that `config` asks for. Throws naming the tensor, the shape expected and the one found. */
+export function loadWeights(config: ModelConfig, tensors: ReadonlyMap<string, TensorLocation>): ModelWeights {
+  const loader = new Loader(tensors);
+  try {
+    const { hidden, vocab } = config;
+    const embedding = loader.matrix('model.embed_tokens.weight', vocab, hidden);
+    const layers = Array.from({ length: config.layers }, (_, i) => loadLayer(loader, config, `model.layers.${i}`));
+    const norm = loader.vector('model.norm.weight', hidden);
+    const head = config.tiedHead ? embedding : loader.matrix('lm_head.weight', vocab, hidden);
+    return { embedding, layers, norm, head, parameters: loader.parameters, dispose: () => loader.dispose() };
+  } catch (error) {
+    loader.dispose();
+    throw error;
+  }
+}
+
+/** The linear layers of a model in file order: what masks may cover. */
+export function matricesOf(weights: ModelWeights): DenseMatrix[] {
+  return weights.layers.flatMap((layer) => [layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down]);
+}
+
+function loadLayer(loader: Loader, config: ModelConfig, prefix: string): LayerWeights {
+  const { hidden, ffn, headDim, bias } = config;
+  const qRows = config.heads * headDim;
+  const kvRows = config.kvHeads * headDim;
+  const linear = (part: string, rows: number, cols: number, hasBias: boolean): DenseMatrix => ({
+    name: `${prefix}.${part}.weight`,
+    rows,
+    cols,
+    weight: loader.matrix(`${prefix}.${part}.weight`, rows, cols),
+    bias: hasBias ? loader.vector(`${prefix}.${part}.bias`, rows) : NO_BUFFER,
+  });
+  const headNorm = (part: string): Handle =>
+    config.qkNorm ? loader.vector(`${prefix}.self_attn.${part}.weight`, headDim) : NO_BUFFER;
+  return {
+    inputNorm: loader.vector(`${prefix}.input_layernorm.weight`, hidden),
+    postNorm: loader.vector(`${prefix}.post_attention_layernorm.weight`, hidden),
+    qNorm: headNorm('q_norm'),
+    kNorm: headNorm('k_norm'),
+    q: linear('self_attn.q_proj', qRows, hidden, bias.qkv),
+    k: linear('self_attn.k_proj', kvRows, hidden, bias.qkv),
+    v: linear('self_attn.v_proj', kvRows, hidden, bias.qkv),
+    o: linear('self_attn.o_proj', hidden, qRows, bias.o),
+    gate: linear('mlp.gate_proj', ffn, hidden, bias.mlp),
+    up: linear('mlp.up_proj', ffn, hidden, bias.mlp),
+    down: linear('mlp.down_proj', hidden, ffn, bias.mlp),
+  };
+}
+
+/** Keeps one mapping a file and remembers every buffer it made. */
+class Loader {
+  parameters = 0;
+  private readonly files = new Map<string, Handle>();
+  private readonly owned: Handle[] = [];
+
+  constructor(private readonly tensors: ReadonlyMap<string, TensorLocation>) {}
+
+  /** (rows, cols) bf16 */
+  matrix(name: string, rows: number, cols: number): Handle {
+    const tensor = this.find(name, [rows, cols]);
+    const source = this.mapped(tensor);
+    if (tensor.type === 'bf16') return source;
+    const rounded = this.keep(native.alloc(rows * cols * 2));
+    native.toBf16(rounded, source, tensor.type, rows * cols);
+    return rounded;
+  }
+
+  /** (length) f32 */
+  vector(name: string, length: number): Handle {
+    const tensor = this.find(name, [length]);
+    const widened = this.keep(native.alloc(length * 4));
+    native.toF32(widened, this.mapped(tensor), tensor.type, length);
+    return widened;
+  }
+
+  dispose(): void {
+    for (const handle of this.owned.reverse()) native.free(handle);
+    this.owned.length = 0;
+    this.files.clear();
+  }
+
+  private find(name: string, shape: readonly number[]): TensorLocation {
+    const tensor = this.tensors.get(name);
+    if (!tensor) {
+      throw new Error(
+        `can't run this model: expected a bf16, fp16 or fp32 tensor ${name} of shape ${shape.join('x')}, but the files have none`,
+      );
+    }
+    if (tensor.shape.join('x') !== shape.join('x')) {
+      throw new Error(
+        `can't run this model: expected ${name} to have shape ${shape.join('x')}, but ${tensor.file} has ${tensor.shape.join('x')}`,
+      );
+    }
+    this.parameters += shape.reduce((product, length) => product * length, 1);
+    return tensor;
+  }
+
+  private mapped(tensor: TensorLocation): Handle {
+    let file = this.files.get(tensor.file);
+    if (file === undefined) {
+      file = this.keep(native.mapFile(tensor.file, 0, fileBytes(this.tensors, tensor.file)));
+      this.files.set(tensor.file, file);
+    }
+    return this.keep(native.view(file, tensor.offset, tensor.bytes));
+  }
+
+  private keep(handle: Handle): Handle {
+    this.owned.push(handle);
+    return handle;
+  }
+}
+
+/** The header has been checked against the file's size, so the last tensor's end is inside the file. */
+function fileBytes(tensors: ReadonlyMap<string, TensorLocation>, file: string): number {
+  let end = 0;
+  for (const tensor of tensors.values()) {
+    if (tensor.file === file) end = Math.max(end, tensor.offset + tensor.bytes);
+  }
+  return end;
+}
