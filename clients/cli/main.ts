@@ -1,0 +1,39 @@
+#!/usr/bin/env node
+/** maskctl: wires the commands, turns every failure into one line and an exit code. */
+import { Command } from 'commander';
+import { addInspect } from './commands/inspect.js';
+import { EXIT_USAGE, oneLine, report, watchStdout } from './failure.js';
+import { addGlobalOptions } from './global-options.js';
+import { printLine } from './output.js';
+import { packageVersion } from './package-root.js';
+
+const HELP = `
+maskctl COMMAND --help shows the options and examples of a command; maskctl --version prints the version.`;
+
+const COMMANDS = [addInspect];
+
+async function main(): Promise<number> {
+  const program = new Command('maskctl')
+    .description('Complete, publish, inspect, make and evaluate the 2:4 masks that maskserve serves.')
+    .configureHelp({ showGlobalOptions: true })
+    .configureOutput({ outputError: (text, write) => write(`maskctl: ${oneLine(text.replace(/^error: /, ''))}\n`) })
+    .exitOverride();
+  addGlobalOptions(program);
+  for (const add of COMMANDS) add(program);
+  program.addHelpText('after', HELP);
+  try {
+    if (process.argv.length <= 2) {
+      program.outputHelp({ error: true });
+      return EXIT_USAGE;
+    }
+    // By hand, because commander would take `pull --version DIGEST` for it.
+    if (process.argv[2] === '-V' || process.argv[2] === '--version') printLine(packageVersion());
+    else await program.parseAsync();
+    return 0;
+  } catch (error) {
+    return report(error);
+  }
+}
+
+watchStdout();
+process.exitCode = await main();
