@@ -121,7 +121,8 @@ export function decodeUniform(chunk: Uint8Array, patterns: number, out: Uint8Arr
     left -= doublings;
     offset = ((offset - below) << doublings) | ((bits >>> left) & ((1 << doublings) - 1));
   }
-  // 31 bits of `code` are ahead of those that the encoder has shifted out or still holds as pending.
+  // 31 bits of `code` are ahead of those that the encoder has shifted out or still holds as pending. Shifted and pending bits together
+  // are more than 8 · minBytes − 31, so whatever the chunk has up to minBytes was read, and must be what follows the last symbol: 100…
   const written = next * 8 - left - 31 - pending;
   const expected = Math.max(minBytes(out.length, patterns), (written + 8) >> 3);
   return length === expected && low + offset === HALF;
