@@ -72,6 +72,12 @@ export interface Registry {
   close(): Promise<void>;
 }
 
+/** Where a registry tells the operator what it found and did: one line each. A pino logger is one. */
+export interface StoreLog {
+  info(line: string): void;
+  warn(line: string): void;
+}
+
 /** Where a task's weights are. `container`: on disk only; `resident`: compacted in memory. */
 export type Tier = 'container' | 'loading' | 'resident';
 
