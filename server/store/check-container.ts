@@ -1,0 +1,89 @@
+/** Whether a container can be served on a model: the codec's rules, then the model's. Synchronous, for worker threads. */
+import { closeSync, openSync } from 'node:fs';
+import type { ByteSource } from '../../codec/byte-source.js';
+import { readContainer } from '../../codec/container.js';
+import { crc32c } from '../../codec/crc32c.js';
+import { ContainerReader, type ContainerSummary } from '../../codec/decode.js';
+import { CodecError } from '../../codec/errors.js';
+import { fileSource } from '../../codec/file-source.js';
+import type { ModelInfo } from '../engine/types.js';
+import type { ErrorCode } from '../errors.js';
+import type { BlobInfo } from './types.js';
+
+/** What kernels run. */
+const SERVED_N = 2;
+const SERVED_M = 4;
+/** compress24 reads metadata a byte at a time: two groups of four. */
+const COLS_MULTIPLE = 8;
+
+/** What a model asks of its masks. */
+export interface MaskRules {
+  readonly base: ModelInfo['base'];
+  readonly matrices: readonly { readonly name: string; readonly rows: number; readonly cols: number }[];
+}
+
+/** `whole`: every symbol is decoded and the content digest compared. `checksums`: bytes only, for files that were checked once. */
+export type CheckDepth = 'whole' | 'checksums';
+
+export type BlobHeader = Omit<BlobInfo, 'digest' | 'bytes'>;
+
+export type CheckResult =
+  | { readonly header: BlobHeader }
+  | { readonly refused: Extract<ErrorCode, 'invalid_mask' | 'wrong_base'>; readonly message: string };
+
+/**
+ * Checks the container at `path` for a model. A container may cover some of the model's matrices: the others stay dense. It must cover
+ * nothing else, in the shapes of the model, at 2:4. Throws only what the system throws.
+ */
+export function checkContainerFile(path: string, rules: MaskRules, depth: CheckDepth): CheckResult {
+  const fd = openSync(path, 'r');
+  try {
+    const source = fileSource(fd);
+    const reader = new ContainerReader(source, { expectBase: rules.base });
+    const misfit = findMisfit(reader.summary, rules);
+    if (misfit !== undefined) return { refused: 'invalid_mask', message: misfit };
+    if (depth === 'whole') reader.check();
+    else checkChecksums(source);
+    return { header: headerOf(reader.summary) };
+  } catch (error) {
+    if (!(error instanceof CodecError)) throw error;
+    if (error.code === 'wrong-base') return { refused: 'wrong_base', message: error.message };
+    return { refused: 'invalid_mask', message: `not a valid container (${error.code}): ${error.message}` };
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** The first way in which a sound container does not fit the model; undefined if it does. */
+function findMisfit({ n, m, tensors }: ContainerSummary, { matrices }: MaskRules): string | undefined {
+  if (n !== SERVED_N || m !== SERVED_M) {
+    return `expected a ${SERVED_N}:${SERVED_M} mask set, which is what the kernels run, but received ${n}:${m}`;
+  }
+  const byName = new Map(matrices.map((matrix) => [matrix.name, matrix]));
+  for (const { name, rows, cols } of tensors) {
+    const matrix = byName.get(name);
+    if (!matrix) {
+      return `expected masks of the model's linear layers only (such as ${matrices[0]?.name ?? 'none'}), but received one of ${name}`;
+    }
+    if (matrix.rows !== rows || matrix.cols !== cols) {
+      return `expected the mask of ${name} to be ${matrix.rows}x${matrix.cols} as in the model, but received ${rows}x${cols}`;
+    }
+    if (cols % COLS_MULTIPLE !== 0) {
+      return `expected the columns of ${name} to be a multiple of ${COLS_MULTIPLE}, which the kernels need, but received ${cols}`;
+    }
+  }
+  return undefined;
+}
+
+function checkChecksums(source: ByteSource): void {
+  const { offsets, checksums } = readContainer(source).chunks;
+  checksums.forEach((checksum, i) => {
+    const start = offsets[i]!;
+    if (crc32c(source.read(start, offsets[i + 1]! - start)) === checksum) return;
+    throw new CodecError('chunk-checksum', `chunk ${i} differs from its checksum: the file is damaged, fetch it again`);
+  });
+}
+
+function headerOf({ content, base, parent, n, m, parameters }: ContainerSummary): BlobHeader {
+  return { content, base, parent, n, m, parameters };
+}
