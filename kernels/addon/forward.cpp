@@ -1,0 +1,178 @@
+// Conversion, and the forward pass but for its matrix products.
+
+#include "bindings.h"
+#include "check.h"
+
+namespace maskserve {
+
+namespace {
+
+constexpr auto kRead = Access::kRead;
+constexpr auto kWrite = Access::kWrite;
+
+struct Source {
+  const void* data;
+  ms_value_type type;
+  int64_t element_bytes, n;
+};
+
+// The input of a conversion: any alignment, because a safetensors file may begin its data anywhere.
+Source ConversionSource(Call& call) {
+  const std::string name = call.Text(2, "type");
+  const int64_t n = call.Count(3, "n");
+  ms_value_type type = MS_BF16;
+  if (name == "f16") {
+    type = MS_F16;
+  } else if (name == "f32") {
+    type = MS_F32;
+  } else if (name != "bf16") {
+    call.Fail(CallError::kRange, "expected type to be 'bf16', 'f16' or 'f32' but received '" + name + "'");
+  }
+  const int64_t element_bytes = type == MS_F32 ? 4 : 2;
+  const char* formula = type == MS_F32 ? "n·4" : "n·2";
+  const void* data = call.Data<const void>(1, "input", kRead, Product(n, element_bytes), formula, 1);
+  return {data, type, element_bytes, n};
+}
+
+napi_value ToBf16(Call& call) {
+  const Source in = ConversionSource(call);
+  auto* out = call.Data<uint16_t>(0, "out", kWrite, Product(in.n, 2), "n·2");
+  call.Apart("out", out, in.n * 2, "input", in.data, in.n * in.element_bytes);
+  call.Check(call.ops().to_bf16(call.context(), out, in.data, in.type, in.n));
+  return nullptr;
+}
+
+napi_value ToF32(Call& call) {
+  const Source in = ConversionSource(call);
+  auto* out = call.Data<float>(0, "out", kWrite, Product(in.n, 4), "n·4");
+  call.Apart("out", out, in.n * 4, "input", in.data, in.n * in.element_bytes);
+  call.Check(call.ops().to_f32(call.context(), out, in.data, in.type, in.n));
+  return nullptr;
+}
+
+napi_value Embed(Call& call) {
+  const HostArray ids = call.Array(2, "ids", napi_int32_array);
+  const int64_t vocab = call.Count(3, "vocab"), dim = call.Count(4, "dim");
+  const int64_t tokens = static_cast<int64_t>(ids.length);
+  auto* out = call.Data<float>(0, "out", kWrite, Product(tokens, dim, 4), "T·D·4");
+  const auto* table = call.Data<const uint16_t>(1, "table", kRead, Product(vocab, dim, 2), "V·D·2");
+  const auto* host_ids = static_cast<const int32_t*>(ids.data);
+  for (int64_t t = 0; t < tokens; ++t) {
+    if (host_ids[t] < 0 || host_ids[t] >= vocab) {
+      call.Fail(CallError::kRange, "expected ids in [0, V = " + std::to_string(vocab) + ") but received " +
+                                       std::to_string(host_ids[t]) + " at " + std::to_string(t));
+    }
+  }
+  call.Check(call.ops().embed(call.context(), out, {MS_BF16, 0, table, nullptr}, host_ids, tokens, dim));
+  return nullptr;
+}
+
+napi_value RmsNorm(Call& call) {
+  const int64_t rows = call.Count(3, "rows"), dim = call.Count(4, "dim");
+  const double eps = call.Number(5, "eps");
+  if (eps < 0) call.Fail(CallError::kRange, "expected eps of at least 0 but received " + std::to_string(eps));
+  auto* out = call.Data<float>(0, "out", kWrite, Product(rows, dim, 4), "rows·D·4");
+  const auto* x = call.Data<const float>(1, "x", kRead, Product(rows, dim, 4), "rows·D·4");
+  const auto* gain = call.Data<const float>(2, "gain", kRead, Product(dim, 4), "D·4");
+  if (out != x) call.Apart("out", out, rows * dim * 4, "x", x, rows * dim * 4);
+  call.Apart("out", out, rows * dim * 4, "gain", gain, dim * 4);
+  call.Check(call.ops().rmsnorm(call.context(), out, x, gain, rows, dim, eps));
+  return nullptr;
+}
+
+napi_value Rope(Call& call) {
+  const int64_t start = call.Index(3, "start"), tokens = call.Count(4, "tokens");
+  const int64_t heads = call.Count(5, "heads"), head_dim = call.Count(6, "headDim");
+  if (head_dim % 2 != 0) {
+    call.Fail(CallError::kRange, "expected an even headDim but received " + std::to_string(head_dim));
+  }
+  const int64_t table_bytes = Product(start + tokens, head_dim / 2, 4), x_bytes = Product(tokens, heads, head_dim, 4);
+  auto* x = call.Data<float>(0, "x", kWrite, x_bytes, "T·heads·hd·4");
+  const auto* cos = call.Data<const float>(1, "cos", kRead, table_bytes, "(start + T)·hd/2·4");
+  const auto* sin = call.Data<const float>(2, "sin", kRead, table_bytes, "(start + T)·hd/2·4");
+  call.Apart("x", x, x_bytes, "cos", cos, table_bytes);
+  call.Apart("x", x, x_bytes, "sin", sin, table_bytes);
+  call.Check(call.ops().rope(call.context(), x, cos, sin, start, tokens, heads, head_dim));
+  return nullptr;
+}
+
+napi_value KvWrite(Call& call) {
+  const int64_t start = call.Index(2, "start"), tokens = call.Count(3, "tokens");
+  const int64_t kv_heads = call.Count(4, "kvHeads"), head_dim = call.Count(5, "headDim");
+  const int64_t capacity = call.Count(6, "capacity");
+  call.AtMost("start + tokens", start + tokens, "capacity", capacity);
+  const int64_t cache_bytes = Product(kv_heads, capacity, head_dim, 4),
+                x_bytes = Product(tokens, kv_heads, head_dim, 4);
+  auto* cache = call.Data<float>(0, "cache", kWrite, cache_bytes, "KV·capacity·hd·4");
+  const auto* x = call.Data<const float>(1, "x", kRead, x_bytes, "T·KV·hd·4");
+  call.Apart("cache", cache, cache_bytes, "x", x, x_bytes);
+  call.Check(call.ops().kv_write(call.context(), cache, x, start, tokens, kv_heads, head_dim, capacity));
+  return nullptr;
+}
+
+napi_value Attention(Call& call) {
+  const int64_t start = call.Index(4, "start"), tokens = call.Count(5, "tokens");
+  const int64_t heads = call.Count(6, "heads"), kv_heads = call.Count(7, "kvHeads");
+  const int64_t head_dim = call.Count(8, "headDim"), capacity = call.Count(9, "capacity");
+  const double scale = call.Number(10, "scale");
+  const int64_t window = call.Index(11, "window");
+  if (heads % kv_heads != 0) {
+    call.Fail(CallError::kRange, "expected heads to be a multiple of kvHeads but received " + std::to_string(heads) +
+                                     " and " + std::to_string(kv_heads));
+  }
+  call.AtMost("start + tokens", start + tokens, "capacity", capacity);
+  const int64_t cache_bytes = Product(kv_heads, capacity, head_dim, 4), q_bytes = Product(tokens, heads, head_dim, 4);
+  auto* out = call.Data<float>(0, "out", kWrite, q_bytes, "T·H·hd·4");
+  const auto* q = call.Data<const float>(1, "q", kRead, q_bytes, "T·H·hd·4");
+  const auto* k = call.Data<const float>(2, "kCache", kRead, cache_bytes, "KV·capacity·hd·4");
+  const auto* v = call.Data<const float>(3, "vCache", kRead, cache_bytes, "KV·capacity·hd·4");
+  call.Apart("out", out, q_bytes, "q", q, q_bytes);
+  call.Apart("out", out, q_bytes, "kCache", k, cache_bytes);
+  call.Apart("out", out, q_bytes, "vCache", v, cache_bytes);
+  call.Check(call.ops().attention(call.context(), out, q, k, v, start, tokens, heads, kv_heads, head_dim, capacity,
+                                  scale, window));
+  return nullptr;
+}
+
+napi_value SiluMul(Call& call) {
+  const int64_t n = call.Count(3, "n"), bytes = Product(n, 4);
+  auto* out = call.Data<float>(0, "out", kWrite, bytes, "n·4");
+  const auto* gate = call.Data<const float>(1, "gate", kRead, bytes, "n·4");
+  const auto* up = call.Data<const float>(2, "up", kRead, bytes, "n·4");
+  if (out != gate) call.Apart("out", out, bytes, "gate", gate, bytes);
+  if (out != up) call.Apart("out", out, bytes, "up", up, bytes);
+  call.Check(call.ops().silu_mul(call.context(), out, gate, up, n));
+  return nullptr;
+}
+
+napi_value Add(Call& call) {
+  const int64_t n = call.Count(2, "n"), bytes = Product(n, 4);
+  auto* x = call.Data<float>(0, "x", kWrite, bytes, "n·4");
+  const auto* y = call.Data<const float>(1, "y", kRead, bytes, "n·4");
+  if (x != y) call.Apart("x", x, bytes, "y", y, bytes);
+  call.Check(call.ops().add(call.context(), x, y, n));
+  return nullptr;
+}
+
+napi_value AddBias(Call& call) {
+  const int64_t rows = call.Count(2, "rows"), n = call.Count(3, "n"), bytes = Product(rows, n, 4);
+  auto* x = call.Data<float>(0, "x", kWrite, bytes, "rows·N·4");
+  const auto* bias = call.Data<const float>(1, "bias", kRead, Product(n, 4), "N·4");
+  call.Apart("x", x, bytes, "bias", bias, n * 4);
+  call.Check(call.ops().add_bias(call.context(), x, bias, rows, n));
+  return nullptr;
+}
+
+}  // namespace
+
+void ExportForward(napi_env env, napi_value exports) {
+  const Export list[] = {
+      {"toBf16", Bind<ToBf16, 4>},        {"toF32", Bind<ToF32, 4>},     {"embed", Bind<Embed, 5>},
+      {"rmsnorm", Bind<RmsNorm, 6>},      {"rope", Bind<Rope, 7>},       {"kvWrite", Bind<KvWrite, 7>},
+      {"attention", Bind<Attention, 12>}, {"siluMul", Bind<SiluMul, 4>}, {"add", Bind<Add, 3>},
+      {"addBias", Bind<AddBias, 4>},
+  };
+  ExportAll(env, exports, list, sizeof(list) / sizeof(list[0]));
+}
+
+}  // namespace maskserve

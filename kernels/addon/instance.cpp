@@ -1,0 +1,40 @@
+#include "instance.h"
+
+#include <new>
+
+#include "../cpu/cpu_backend.h"
+
+namespace maskserve {
+
+namespace {
+
+void DestroyInstance(napi_env, void* data, void*) {
+  auto* instance = static_cast<Instance*>(data);
+  instance->backend->context_destroy(instance->context);
+  delete instance;
+}
+
+}  // namespace
+
+bool CreateInstance(napi_env env) {
+  const char* reason = "";
+  const ms_backend* backend = OpenCpuBackend(MS_ABI_VERSION, &reason);
+  if (backend == nullptr) {
+    napi_throw_error(env, nullptr, reason);
+    return false;
+  }
+  ms_context* context = backend->context_create();
+  if (context == nullptr) {
+    napi_throw_error(env, nullptr, "expected memory for a thread's state but the system has none to give");
+    return false;
+  }
+  return napi_set_instance_data(env, new Instance{backend, context}, DestroyInstance, nullptr) == napi_ok;
+}
+
+Instance* InstanceOf(napi_env env) {
+  void* data = nullptr;
+  napi_get_instance_data(env, &data);
+  return static_cast<Instance*>(data);
+}
+
+}  // namespace maskserve

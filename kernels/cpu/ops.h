@@ -1,0 +1,64 @@
+// The ops of one instruction set. Included by the op files, each compiled once per set with -DISA=avx512 | avx2 |
+// scalar.
+#pragma once
+
+#include "context.h"
+#include "simd.h"
+
+#ifndef ISA
+#error "op files are compiled with -DISA=avx512, avx2 or scalar"
+#endif
+
+namespace maskserve {
+namespace ISA {
+
+ms_status ToBf16(ms_context*, uint16_t* out, const void* in, ms_value_type type, int64_t n);
+ms_status ToF32(ms_context*, float* out, const void* in, ms_value_type type, int64_t n);
+ms_status Embed(ms_context*, float* out, ms_weights table, const int32_t* ids, int64_t tokens, int64_t dim);
+ms_status RmsNorm(ms_context*, float* out, const float* x, const float* gain, int64_t rows, int64_t dim, double eps);
+ms_status Rope(ms_context*, float* x, const float* cos, const float* sin, int64_t start, int64_t tokens, int64_t heads,
+               int64_t head_dim);
+ms_status KvWrite(ms_context*, float* cache, const float* x, int64_t start, int64_t tokens, int64_t kv_heads,
+                  int64_t head_dim, int64_t capacity);
+ms_status Attention(ms_context*, float* out, const float* q, const float* k_cache, const float* v_cache, int64_t start,
+                    int64_t tokens, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t capacity, double scale,
+                    int64_t window);
+ms_status SiluMul(ms_context*, float* out, const float* gate, const float* up, int64_t n);
+ms_status AddInto(ms_context*, float* x, const float* y, int64_t n);
+ms_status AddBias(ms_context*, float* x, const float* bias, int64_t rows, int64_t n);
+ms_status Matmul(ms_context*, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k);
+ms_status Matmul24(ms_context*, float* y, const float* x, ms_weights w, const uint8_t* meta, int64_t tokens, int64_t n,
+                   int64_t k);
+ms_status Compress24(ms_context*, void* values, ms_weights w, const uint8_t* meta, int64_t n, int64_t k);
+ms_status Select24(ms_context*, void* out, ms_weights w, const uint8_t* meta, int64_t n, int64_t k);
+ms_status ScoreMask24(ms_context*, uint8_t* meta, ms_weights w, const float* scale, int64_t n, int64_t k);
+ms_status SumSquares(ms_context*, double* sums, const float* x, int64_t tokens, int64_t k);
+ms_status Gram(ms_context*, double* gram, const float* x, int64_t tokens, int64_t k);
+ms_status SparseGpt24(ms_context*, uint8_t* meta, uint16_t* updated, ms_weights w, const double* gram, int64_t tokens,
+                      int64_t n, int64_t k, double damp);
+
+// u (K, K) f64, upper triangular, with h⁻¹ = uᵀ u. `h` (K, K) is overwritten. Returns K, or the column at which h
+// proved not to be positive definite.
+int64_t InverseCholesky(ms_context*, double* u, double* h, int64_t k);
+
+}  // namespace ISA
+
+namespace {
+
+// body(task, worker) for every task in [0, tasks).
+template <typename Body>
+MS_INLINE void Parallel(ms_context* ctx, int64_t tasks, Body& body) {
+  RunTasks(
+      ctx, tasks, [](void* arg, int64_t task, int worker) { (*static_cast<Body*>(arg))(task, worker); }, &body);
+}
+
+// body(begin, end, worker) over [0, n) in pieces of `grain`: sized so that a piece outweighs handing it over (some 10
+// µs).
+template <typename Body>
+MS_INLINE void ParallelRanges(ms_context* ctx, int64_t n, int64_t grain, Body& body) {
+  auto piece = [&](int64_t task, int worker) { body(task * grain, Min(n, (task + 1) * grain), worker); };
+  Parallel(ctx, CeilDiv(n, grain), piece);
+}
+
+}  // namespace
+}  // namespace maskserve

@@ -1,0 +1,17 @@
+// The op table of one instruction set: constant data, so that loading the addon runs no code of it.
+
+#include "ops.h"
+#include "sampling.h"
+
+namespace maskserve {
+namespace ISA {
+
+extern const ms_ops kOps;
+const ms_ops kOps = {
+    ToBf16,  ToF32,    Embed,       RmsNorm,     Rope,       KvWrite,  Attention,   SiluMul,
+    AddInto, AddBias,  Matmul,      Matmul24,    Compress24, Select24, AddSparse,   Argmax,
+    Sample,  Logprobs, TopLogprobs, ScoreMask24, SumSquares, Gram,     SparseGpt24,
+};
+
+}  // namespace ISA
+}  // namespace maskserve

@@ -1,0 +1,125 @@
+/*
+ * The op table: everything that a backend (the CPU reference in cpu/, a CUDA library later) gives to the addon.
+ *
+ * A C ABI: plain structs and function pointers, no exceptions and no C++ types across it. A backend in a shared library
+ * exports `ms_backend_open`; a table whose abi_version or bytes differ from this header's is refused with a reason.
+ *
+ * Shapes: T tokens, N output rows, K input columns, H heads, KV kv-heads, hd head dimension, V vocabulary.
+ * All matrices are row-major, tokens first. Pointers are the backend's own memory (ms_backend.alloc) unless named
+ * host_*. The addon has checked every extent, alignment and overlap before it calls: an op checks only the data it
+ * reads.
+ */
+#ifndef MASKSERVE_BACKEND_H
+#define MASKSERVE_BACKEND_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MS_ABI_VERSION 1u
+
+typedef int32_t ms_status;
+enum {
+  MS_OK = 0,
+  MS_BAD_DATA = 1,      /* a value inside a buffer is not allowed; last_error says where */
+  MS_OUT_OF_MEMORY = 2, /* working memory could not be had */
+  MS_UNSUPPORTED = 3,   /* this backend has no kernel for the value type */
+};
+
+/* Element types. A weight is never "two bytes": ops take ms_weights, which names its type. */
+typedef uint32_t ms_value_type;
+enum { MS_BF16 = 1, MS_F16 = 2, MS_F32 = 3, MS_I8 = 4, MS_I4 = 5 };
+
+/* Weights of a matrix: dense (N, K), or the kept half (N, K/2) of a 2:4 matrix. */
+typedef struct ms_weights {
+  ms_value_type type;
+  uint32_t group;     /* values that share a scale; 0 for types without scales */
+  const void* values; /* row-major, values packed as `type` says */
+  const void* scales; /* (N, K/group) f32, or NULL */
+} ms_weights;
+
+/* State of one calling thread: thread pool or stream, working memory, precision, the last error. Never shared. */
+typedef struct ms_context ms_context;
+
+typedef struct ms_ops {
+  /* conversion: n elements; `in` may be unaligned */
+  ms_status (*to_bf16)(ms_context*, uint16_t* out, const void* in, ms_value_type type, int64_t n);
+  ms_status (*to_f32)(ms_context*, float* out, const void* in, ms_value_type type, int64_t n);
+
+  /* the forward pass */
+  ms_status (*embed)(ms_context*, float* out, ms_weights table, const int32_t* host_ids, int64_t tokens, int64_t dim);
+  ms_status (*rmsnorm)(ms_context*, float* out, const float* x, const float* gain, int64_t rows, int64_t dim,
+                       double eps);
+  ms_status (*rope)(ms_context*, float* x, const float* cos, const float* sin, int64_t start, int64_t tokens,
+                    int64_t heads, int64_t head_dim);
+  ms_status (*kv_write)(ms_context*, float* cache, const float* x, int64_t start, int64_t tokens, int64_t kv_heads,
+                        int64_t head_dim, int64_t capacity);
+  ms_status (*attention)(ms_context*, float* out, const float* q, const float* k_cache, const float* v_cache,
+                         int64_t start, int64_t tokens, int64_t heads, int64_t kv_heads, int64_t head_dim,
+                         int64_t capacity, double scale, int64_t window);
+  ms_status (*silu_mul)(ms_context*, float* out, const float* gate, const float* up, int64_t n);
+  ms_status (*add)(ms_context*, float* x, const float* y, int64_t n);
+  ms_status (*add_bias)(ms_context*, float* x, const float* bias, int64_t rows, int64_t n);
+  /* y (T, N) = x (T, K) wT. An output row depends on its own input row only: not on T, not on the number of threads. */
+  ms_status (*matmul)(ms_context*, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k);
+  ms_status (*matmul24)(ms_context*, float* y, const float* x, ms_weights w, const uint8_t* meta, int64_t tokens,
+                        int64_t n, int64_t k);
+
+  /* 2:4; `meta` (N, K/8): a nibble a group, idx0 | idx1 << 2, idx0 < idx1, low nibble first */
+  ms_status (*compress24)(ms_context*, void* values, ms_weights w, const uint8_t* meta, int64_t n, int64_t k);
+  ms_status (*select24)(ms_context*, void* out, ms_weights w, const uint8_t* meta, int64_t n, int64_t k);
+
+  /* sampling over one row of logits (V); NaN counts as minus infinity */
+  ms_status (*add_sparse)(ms_context*, float* logits, const int32_t* host_ids, const float* host_deltas, int64_t count);
+  ms_status (*argmax)(ms_context*, const float* logits, int64_t vocab, int32_t* host_token);
+  ms_status (*sample)(ms_context*, const float* logits, int64_t vocab, double temperature, int64_t top_k, double top_p,
+                      double uniform, int32_t* host_token);
+  ms_status (*logprobs)(ms_context*, const float* logits, int64_t vocab, const int32_t* host_ids, double* host_out,
+                        int64_t count);
+  ms_status (*top_logprobs)(ms_context*, const float* logits, int64_t vocab, int32_t* host_ids, double* host_out,
+                            int64_t count);
+
+  /* one-shot masks; `scale` and `updated` may be NULL */
+  ms_status (*score_mask24)(ms_context*, uint8_t* meta, ms_weights w, const float* scale, int64_t n, int64_t k);
+  ms_status (*sum_squares)(ms_context*, double* sums, const float* x, int64_t tokens, int64_t k);
+  ms_status (*gram)(ms_context*, double* gram, const float* x, int64_t tokens, int64_t k);
+  ms_status (*sparsegpt24)(ms_context*, uint8_t* meta, uint16_t* updated, ms_weights w, const double* gram,
+                           int64_t tokens, int64_t n, int64_t k, double damp);
+} ms_ops;
+
+typedef struct ms_backend {
+  uint32_t abi_version;  /* MS_ABI_VERSION */
+  uint32_t bytes;        /* sizeof(ms_backend) */
+  const char* name;      /* "cpu", "cuda" */
+  const char* isa;       /* what the kernels were compiled for */
+  const char* available; /* all that this machine could run, comma separated, best first */
+
+  /* memory: alloc gives zeroed, 64-byte aligned bytes, or NULL; upload and download copy from and to the host */
+  void* (*alloc)(size_t bytes);
+  void (*release)(void* memory, size_t bytes);
+  ms_status (*upload)(ms_context*, void* out, const void* host_in, size_t bytes);
+  ms_status (*download)(ms_context*, void* host_out, const void* in, size_t bytes);
+  ms_status (*zero)(ms_context*, void* memory, size_t bytes);
+
+  /* contexts: one per calling thread */
+  ms_context* (*context_create)(void); /* NULL when memory is short */
+  void (*context_destroy)(ms_context*);
+  ms_status (*set_threads)(ms_context*, int32_t threads); /* 0: all cores */
+  int32_t (*threads)(ms_context*);
+  void (*set_exact)(ms_context*, int32_t exact); /* 1: activations keep fp32 in matmuls */
+  const char* (*last_error)(ms_context*);        /* one line about the last status that was not MS_OK */
+
+  ms_ops ops;
+} ms_backend;
+
+/* The one symbol of a backend library. NULL, and a reason that lives as long as the library, when it can't run here. */
+typedef const ms_backend* (*ms_backend_open_fn)(uint32_t abi_version, const char** reason);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
