@@ -71,7 +71,7 @@ function layOut(set: MaskSet, patterns: PatternTable, chunkLog2: number): Tensor
         `expected ${groups} symbols for ${name} (${rows} × ${cols}, ${patterns.n}:${patterns.m}), got ${symbols.length}`,
       );
     }
-    checkSymbols(symbols, patterns.count);
+    checkSymbols(symbols, patterns.count, ` of ${name}`);
     const coder = UNIFORM_AC;
     const tensor = { name, rows, cols, groups, coder, firstChunk, chunks: coder.chunkCount(groups, 2 ** chunkLog2) };
     firstChunk += tensor.chunks;

@@ -100,13 +100,13 @@ export function nibblesToSymbols(nibbles: Uint8Array, groups: number = nibbles.l
   return symbols;
 }
 
-/** Throws CodecError `bad-symbol` if a symbol is not less than `count`, and names the first. */
-export function checkSymbols(symbols: Uint8Array, count: number): void {
+/** Throws CodecError `bad-symbol` if a symbol is not less than `count`, and names the first; `where` says whose. */
+export function checkSymbols(symbols: Uint8Array, count: number, where = ''): void {
   let largest = 0;
   for (let i = 0; i < symbols.length; i++) largest = Math.max(largest, symbols[i]!);
   if (largest < count) return;
   const at = symbols.findIndex((symbol) => symbol >= count);
-  throw new CodecError('bad-symbol', `expected symbols 0 to ${count - 1}, got ${symbols[at]} in group ${at}`);
+  throw new CodecError('bad-symbol', `expected symbols 0 to ${count - 1}, got ${symbols[at]} in group ${at}${where}`);
 }
 
 function throwBadNibble(nibbles: Uint8Array, symbols: Uint8Array): never {
