@@ -9,7 +9,7 @@ import { ServerError } from '../errors.js';
 import { AliasFiles, type Alias } from './alias-files.js';
 import { BlobFiles, type ReceivedBlob } from './blob-files.js';
 import { Catalogue, checkPrecondition, recordOf, versionBefore, versionOf, type TaskView } from './catalogue.js';
-import { ContainerChecker } from './container-checker.js';
+import { createContainerChecker, type ContainerChecker } from './container-checker.js';
 import { nodeFileSystem, type FileSystem } from './file-system.js';
 import { KeyedQueue } from './keyed-queue.js';
 import { lockStore, type StoreLock } from './lock.js';
@@ -38,6 +38,8 @@ export interface DiskRegistryOptions {
   readonly versionLimit?: number;
   readonly graceMs?: number;
   readonly fileSystem?: FileSystem;
+  /** Other than a worker thread. */
+  readonly checker?: ContainerChecker;
 }
 
 /**
@@ -48,7 +50,7 @@ export async function openDiskRegistry(options: DiskRegistryOptions): Promise<Re
   const { model, log = SILENT, fileSystem = nodeFileSystem } = options;
   const layout = await openLayout(fileSystem, options.directory, model.base);
   const storage = new StableStorage(fileSystem, layout.temporary, (line) => log.warn(line));
-  const checker = new ContainerChecker(model);
+  const checker = options.checker ?? createContainerChecker(model);
   let lock: StoreLock | undefined;
   try {
     lock = await lockStore(layout.root, {
@@ -112,7 +114,7 @@ class DiskRegistry implements Registry {
     this.check(task, options.precondition);
     const received = await blobFiles.receive(bytes, options);
     try {
-      const header = await checker.check(received.file.path);
+      const header = await checker.check(received.file.path, 'whole');
       await received.file.finish();
       const blob: BlobInfo = { digest: received.digest, bytes: received.bytes, ...header };
       return await this.turns.run(task, () => this.commit(task, received, blob, options.precondition));

@@ -74,8 +74,8 @@ async function findBroken(
       if (bytes === blob.bytes || broken.has(blob.digest)) continue;
       const reason =
         bytes === undefined
-          ? ((await blobFiles.reasonAside(blob.digest)) ?? `${blobFiles.pathOf(blob.digest)} is missing`)
-          : `expected ${blob.bytes} bytes but ${blobFiles.pathOf(blob.digest)} has ${bytes}`;
+          ? ((await blobFiles.reasonAside(blob.digest)) ?? 'its file is missing')
+          : `expected ${blob.bytes} bytes but its file has ${bytes}`;
       broken.set(blob.digest, reason);
       log.warn(`version sha256:${blob.digest} of task "${task}" can't be served: ${reason}`);
       if (bytes !== undefined) await setAside(blob.digest, reason, blobFiles, log);

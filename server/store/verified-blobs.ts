@@ -119,9 +119,11 @@ export class VerifiedBlobs {
       return (await hashFile(path)).digest;
     } catch (error) {
       const code = errorCode(error);
-      if (code === 'ENOENT') return `${path} is gone`;
-      if (code === 'EIO') return `${path} can't be read (EIO)`;
-      throw new ServerError('store_failed', `could not read ${path}: ${String(error)}; try again`, { cause: error });
+      if (code === 'ENOENT') return 'its file is gone';
+      if (code === 'EIO') return "its file can't be read (EIO)";
+      throw new ServerError('store_failed', `could not read the container sha256:${digest} (${code}); try again`, {
+        cause: error,
+      });
     }
   }
 
