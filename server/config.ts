@@ -1,0 +1,292 @@
+/** Flags and environment → one frozen, checked Config. Every option is a row of OPTIONS: its flag, its variable, its check and its line in --help. */
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { totalmem } from 'node:os';
+import { basename, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { isLoopbackName } from './http/access.js';
+
+export interface Config {
+  /** Absolute path of a Hugging Face model directory. */
+  readonly model: string;
+  readonly host: string;
+  /** 0: any free port. */
+  readonly port: number;
+  /** Absolute path. */
+  readonly store: string;
+  readonly cacheBytes: number;
+  readonly kvBytes: number;
+  /** 0: all cores. */
+  readonly threads: number;
+  readonly maxContext: number | undefined;
+  readonly maxRunning: number;
+  readonly maxQueue: number;
+  readonly maxBodyBytes: number;
+  readonly maxMaskBytes: number;
+  /** Without a keys file whoever reaches the server is admin, and it binds to loopback only. */
+  readonly keysFile: string | undefined;
+  readonly allowOrigins: readonly string[];
+  readonly defaultTask: string;
+  readonly requestTimeoutMs: number;
+  readonly drainTimeoutMs: number;
+  readonly logLevel: LogLevel;
+}
+
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+/** What the command line asks for. */
+export type Command = { readonly type: 'print'; readonly text: string } | { readonly type: 'serve'; config: Config };
+
+/** A mistake in the command line: one line, exit code 2. */
+export class ConfigError extends Error {}
+
+interface Option<T> {
+  readonly value: string;
+  readonly parse: (text: string, name: string) => T;
+  readonly help: string;
+  /** Shown by --help; the value itself is filled in by parseConfig. */
+  readonly byDefault: string;
+}
+
+const LOG_LEVELS = ['silent', 'fatal', 'error', 'warn', 'info', 'debug', 'trace'] as const;
+const KIB = 1024;
+const PACKAGE_ROOT = fileURLToPath(new URL('../../', import.meta.url));
+/** Shares of this machine's memory, or of the container's limit. */
+const CACHE_SHARE = 1 / 4;
+const KV_SHARE = 1 / 8;
+
+const OPTIONS = {
+  model: {
+    value: 'DIR',
+    parse: directory,
+    byDefault: 'models/tiny of this package',
+    help: 'Hugging Face directory of a LLaMA-family model',
+  },
+  host: { value: 'NAME', parse: text, byDefault: '127.0.0.1', help: 'address to listen on; others need --keys' },
+  port: { value: 'N', parse: integer(0, 65535), byDefault: '8080', help: 'port to listen on; 0: any free one' },
+  store: {
+    value: 'DIR',
+    parse: path,
+    byDefault: '.maskserve/<model name>, here',
+    help: 'where published masks are kept',
+  },
+  'cache-bytes': {
+    value: 'BYTES',
+    parse: byteCount,
+    byDefault: 'a quarter of memory',
+    help: 'memory for resident tasks, e.g. 512M, 2G',
+  },
+  'kv-bytes': {
+    value: 'BYTES',
+    parse: byteCount,
+    byDefault: 'an eighth of memory',
+    help: 'memory for key-value caches of running sequences',
+  },
+  threads: { value: 'N', parse: integer(0, 1024), byDefault: '0', help: 'threads of the kernels; 0: all cores' },
+  'max-context': {
+    value: 'TOKENS',
+    parse: integer(1, 1 << 24),
+    byDefault: "the model's, at most 8192",
+    help: 'positions a sequence may have',
+  },
+  'max-running': {
+    value: 'N',
+    parse: integer(1, 4096),
+    byDefault: '16',
+    help: 'sequences that take turns; more wait in the queue',
+  },
+  'max-queue': {
+    value: 'N',
+    parse: integer(0, 1 << 20),
+    byDefault: '256',
+    help: 'sequences that may wait before 429 queue_full',
+  },
+  'max-body-bytes': { value: 'BYTES', parse: byteCount, byDefault: '16M', help: 'largest JSON body' },
+  'max-mask-bytes': { value: 'BYTES', parse: byteCount, byDefault: '2G', help: 'largest mask upload' },
+  keys: { value: 'FILE', parse: file, byDefault: 'none', help: 'JSON file of API keys (see below)' },
+  'allow-origin': {
+    value: 'URL',
+    parse: origin,
+    byDefault: 'none',
+    help: 'origin whose pages may call this server from a browser; may be repeated',
+  },
+  'default-task': { value: 'TASK', parse: text, byDefault: 'dense', help: 'task of requests that name none' },
+  'request-timeout': {
+    value: 'SECONDS',
+    parse: integer(1, 86400),
+    byDefault: '600',
+    help: 'longest a completion may take, waiting included',
+  },
+  'drain-timeout': {
+    value: 'SECONDS',
+    parse: integer(0, 86400),
+    byDefault: '30',
+    help: 'how long running requests may go on after SIGTERM',
+  },
+  'log-level': { value: 'LEVEL', parse: logLevel, byDefault: 'info', help: `one of ${LOG_LEVELS.join(', ')}` },
+} as const satisfies Record<string, Option<unknown>>;
+
+type OptionName = keyof typeof OPTIONS;
+
+/** `argv` without node and script. Flags win over variables, variables over defaults. Throws ConfigError. */
+export function parseConfig(argv: readonly string[], env: Readonly<Record<string, string | undefined>>): Command {
+  const flags = readFlags(argv);
+  if (flags['help'] === true) return { type: 'print', text: helpText() };
+  if (flags['version'] === true) return { type: 'print', text: packageVersion() };
+  const given = <K extends OptionName>(name: K): ReturnType<(typeof OPTIONS)[K]['parse']> | undefined => {
+    const all = givenAll(name, flags, env);
+    return all[all.length - 1];
+  };
+  const model = given('model') ?? join(PACKAGE_ROOT, 'models', 'tiny');
+  const memory = availableMemory();
+  const config: Config = Object.freeze({
+    model,
+    host: given('host') ?? '127.0.0.1',
+    port: given('port') ?? 8080,
+    store: given('store') ?? resolve('.maskserve', basename(model)),
+    cacheBytes: given('cache-bytes') ?? Math.floor(memory * CACHE_SHARE),
+    kvBytes: given('kv-bytes') ?? Math.floor(memory * KV_SHARE),
+    threads: given('threads') ?? 0,
+    maxContext: given('max-context'),
+    maxRunning: given('max-running') ?? 16,
+    maxQueue: given('max-queue') ?? 256,
+    maxBodyBytes: given('max-body-bytes') ?? 16 * KIB ** 2,
+    maxMaskBytes: given('max-mask-bytes') ?? 2 * KIB ** 3,
+    keysFile: given('keys'),
+    allowOrigins: Object.freeze(givenAll('allow-origin', flags, env)),
+    defaultTask: given('default-task') ?? 'dense',
+    requestTimeoutMs: (given('request-timeout') ?? 600) * 1000,
+    drainTimeoutMs: (given('drain-timeout') ?? 30) * 1000,
+    logLevel: given('log-level') ?? 'info',
+  });
+  refuseOpenDoor(config);
+  return { type: 'serve', config };
+}
+
+function readFlags(argv: readonly string[]): Record<string, string | boolean | (string | boolean)[] | undefined> {
+  const options: Record<string, { type: 'string' | 'boolean'; short?: string; multiple?: boolean }> = {
+    help: { type: 'boolean', short: 'h' },
+    version: { type: 'boolean', short: 'V' },
+  };
+  for (const name of Object.keys(OPTIONS)) options[name] = { type: 'string', multiple: true };
+  try {
+    return parseArgs({ args: [...argv], options, allowPositionals: false }).values;
+  } catch (error) {
+    const reason = (error as Error).message.split('\n')[0]?.replace(/\. To specify .*$/, '') ?? '';
+    throw new ConfigError(`${reason}; see maskserve --help`);
+  }
+}
+
+/** All values of a repeatable option, checked; from the variable (comma-separated) where no flag is there. */
+function givenAll<K extends OptionName>(
+  name: K,
+  flags: ReturnType<typeof readFlags>,
+  env: Readonly<Record<string, string | undefined>>,
+): ReturnType<(typeof OPTIONS)[K]['parse']>[] {
+  const parse = OPTIONS[name].parse as (text: string, name: string) => ReturnType<(typeof OPTIONS)[K]['parse']>;
+  const fromFlags = flags[name];
+  if (Array.isArray(fromFlags)) return fromFlags.map((value) => parse(String(value), `--${name}`));
+  const variable = variableOf(name);
+  const fromEnv = env[variable];
+  if (fromEnv === undefined || fromEnv === '') return [];
+  const values = name === 'allow-origin' ? fromEnv.split(',') : [fromEnv];
+  return values.map((value) => parse(value.trim(), variable));
+}
+
+function refuseOpenDoor({ host, keysFile }: Config): void {
+  if (keysFile !== undefined || isLoopbackName(host)) return;
+  throw new ConfigError(
+    `refusing to listen on ${host} without keys, as whoever reaches the server would be its admin: pass --keys FILE (see maskserve --help), or --host 127.0.0.1`,
+  );
+}
+
+/** The container's limit where there is one: the operating system's total otherwise. */
+function availableMemory(): number {
+  const limit = process.constrainedMemory?.() ?? 0;
+  const total = totalmem();
+  return limit > 0 && limit < total ? limit : total;
+}
+
+function variableOf(name: string): string {
+  return `MASKSERVE_${name.replaceAll('-', '_').toUpperCase()}`;
+}
+
+function helpText(): string {
+  const rows = Object.entries(OPTIONS).map(([name, { value, help, byDefault }]) => {
+    return `  ${`--${name} ${value}`.padEnd(27)}${help} (default: ${byDefault})`;
+  });
+  return `maskserve: serve many tasks from one frozen model, each task a 2:4 mask
+
+usage: maskserve [options]
+
+${rows.join('\n')}
+  ${'-h, --help'.padEnd(27)}print this
+  ${'-V, --version'.padEnd(27)}print the version
+
+Every option can be given as a variable as well: --cache-bytes is MASKSERVE_CACHE_BYTES. BYTES take K, M, G, T (powers of 1024).
+
+A keys file is JSON, and holds hashes, not keys: make a key with "openssl rand -hex 32", its hash with "printf %s KEY | sha256sum".
+  {"keys": [{"name": "ops",    "sha256": "…", "scopes": ["admin"]},
+            {"name": "team-a", "sha256": "…", "scopes": ["infer:french", "infer:c", "publish:french"]},
+            {"name": "prom",   "sha256": "…", "scopes": ["metrics"]}]}
+Scopes: infer, publish (of every task, or of one after ":"), metrics, admin. Clients send "Authorization: Bearer KEY".`;
+}
+
+function packageVersion(): string {
+  const { version } = JSON.parse(readFileSync(join(PACKAGE_ROOT, 'package.json'), 'utf8')) as { version: string };
+  return version;
+}
+
+function text(value: string, name: string): string {
+  if (value === '') throw new ConfigError(`expected a value for ${name} but received none`);
+  return value;
+}
+
+function path(value: string, name: string): string {
+  return resolve(text(value, name));
+}
+
+function directory(value: string, name: string): string {
+  const found = path(value, name);
+  if (!existsSync(found)) throw new ConfigError(`expected a directory for ${name} but there is nothing at ${found}`);
+  if (!statSync(found).isDirectory()) throw new ConfigError(`expected a directory for ${name} but ${found} is a file`);
+  return found;
+}
+
+function file(value: string, name: string): string {
+  const found = path(value, name);
+  if (!existsSync(found)) throw new ConfigError(`expected a file for ${name} but there is nothing at ${found}`);
+  return found;
+}
+
+function integer(from: number, to: number): (value: string, name: string) => number {
+  return (value, name) => {
+    const number = /^\d+$/.test(value) ? Number(value) : NaN;
+    if (number >= from && number <= to) return number;
+    throw new ConfigError(`expected a whole number from ${from} to ${to} for ${name} but received "${value}"`);
+  };
+}
+
+/** `512M` → 536870912. */
+export function byteCount(value: string, name: string): number {
+  const match = /^(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?$/i.exec(value);
+  const bytes = match ? Math.floor(Number(match[1]) * KIB ** ' KMGT'.indexOf((match[2] || ' ').toUpperCase())) : 0;
+  if (bytes >= 1 && bytes <= Number.MAX_SAFE_INTEGER) return bytes;
+  throw new ConfigError(`expected a number of bytes such as 512M or 2G for ${name} but received "${value}"`);
+}
+
+function origin(value: string, name: string): string {
+  try {
+    const url = new URL(value);
+    if (/^https?:$/.test(url.protocol) && url.origin === value.replace(/\/$/, '')) return url.origin;
+  } catch {
+    // Not a URL at all: the same sentence.
+  }
+  throw new ConfigError(`expected an origin such as https://app.example for ${name} but received "${value}"`);
+}
+
+function logLevel(value: string, name: string): LogLevel {
+  const level = LOG_LEVELS.find((known) => known === value);
+  if (level) return level;
+  throw new ConfigError(`expected one of ${LOG_LEVELS.join(', ')} for ${name} but received "${value}"`);
+}
