@@ -1,0 +1,184 @@
+/** Prometheus metrics. A task is a label until there are TASK_LABELS of them; later ones share `other`, so that names from outside can't grow the series. */
+import { Counter, Gauge, Histogram, Registry as Series, collectDefaultMetrics } from 'prom-client';
+import { DENSE_TASK } from '../store/task-name.js';
+import type { Engine } from '../engine/types.js';
+import type { Registry, Residency } from '../store/types.js';
+
+const PREFIX = 'maskserve_';
+export const TASK_LABELS = 100;
+const OTHER = 'other';
+const TOKEN_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5];
+/** Further than between tokens: the first one waits for the queue, the load and the prefill. */
+const FIRST_TOKEN_SECONDS = [...TOKEN_SECONDS, 5, 10, 30, 60];
+const REQUEST_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600];
+
+/** Live native buffers (kernels/types.ts `usage`). */
+export interface NativeUsage {
+  readonly buffers: number;
+  readonly bytes: number;
+  readonly mappedBytes: number;
+}
+
+export interface MetricsSources {
+  readonly engine: Engine;
+  readonly registry: Registry;
+  readonly residency: Residency;
+  readonly nativeUsage?: (() => NativeUsage) | undefined;
+}
+
+/** What the request path reports; everything else is read from its source when /metrics is asked for. */
+export class Metrics {
+  private readonly series = new Series();
+  private readonly labels = new TaskLabels();
+  private readonly tokens = this.counter('tokens_total', 'Tokens read and written', ['task', 'kind']);
+  private readonly ttft = this.histogram(
+    'time_to_first_token_seconds',
+    'From request to first token',
+    FIRST_TOKEN_SECONDS,
+    ['task'],
+  );
+  private readonly gap = this.histogram('inter_token_seconds', 'Between two pieces of text', TOKEN_SECONDS, ['task']);
+  private readonly queued = this.histogram('queue_seconds', 'Sequences: from arrival to start', REQUEST_SECONDS, []);
+  private readonly load = this.histogram('task_load_seconds', 'Container to resident task', REQUEST_SECONDS, ['task']);
+  private readonly requests = this.counter('http_requests_total', 'Requests answered', ['route', 'method', 'status']);
+  private readonly duration = this.histogram('http_request_duration_seconds', 'Whole requests', REQUEST_SECONDS, [
+    'route',
+  ]);
+
+  constructor(sources: MetricsSources) {
+    collectDefaultMetrics({ register: this.series, prefix: PREFIX });
+    this.observeEngine(sources.engine);
+    this.observeResidency(sources.residency);
+    this.observeTasks(sources.registry, sources.residency);
+    if (sources.nativeUsage) this.observeNative(sources.nativeUsage);
+  }
+
+  promptTokens(task: string, count: number): void {
+    this.tokens.inc({ task: this.labels.of(task), kind: 'prompt' }, count);
+  }
+
+  completionTokens(task: string, count: number): void {
+    this.tokens.inc({ task: this.labels.of(task), kind: 'completion' }, count);
+  }
+
+  firstToken(task: string, seconds: number): void {
+    this.ttft.observe({ task: this.labels.of(task) }, seconds);
+  }
+
+  nextToken(task: string, seconds: number): void {
+    this.gap.observe({ task: this.labels.of(task) }, seconds);
+  }
+
+  queueTime(seconds: number): void {
+    this.queued.observe(seconds);
+  }
+
+  taskLoaded(task: string, seconds: number): void {
+    this.load.observe({ task: this.labels.of(task) }, seconds);
+  }
+
+  /** `status` 499: the client went away first. */
+  request(route: string, method: string, status: number, seconds: number): void {
+    this.requests.inc({ route, method, status: String(status) });
+    this.duration.observe({ route }, seconds);
+  }
+
+  /** The text exposition format, and its media type. */
+  async render(): Promise<{ text: string; contentType: string }> {
+    return { text: await this.series.metrics(), contentType: this.series.contentType };
+  }
+
+  private observeEngine(engine: Engine): void {
+    this.gauge('sequences_running', 'Sequences that take turns', (set) => set({}, engine.stats().running));
+    this.gauge('sequences_waiting', 'Sequences in the queue', (set) => set({}, engine.stats().waiting));
+    this.gauge('kv_bytes', 'Key-value caches of running sequences', (set) => set({}, engine.stats().kvBytes));
+    this.gauge('kv_budget_bytes', 'What --kv-bytes allows', (set) => set({}, engine.stats().kvBudgetBytes));
+  }
+
+  private observeResidency(residency: Residency): void {
+    const stats = (): ReturnType<Residency['stats']> => residency.stats();
+    this.gauge('residency_bytes', 'Resident tasks in the cache', (set) => set({}, stats().residentBytes));
+    this.gauge('residency_budget_bytes', 'What --cache-bytes allows', (set) => set({}, stats().budgetBytes));
+    this.gauge('residency_leased_outside_bytes', 'Evicted tasks that are still in use', (set) =>
+      set({}, stats().leasedOutsideBytes),
+    );
+    this.mirror('residency_hits_total', 'Requests that found their task resident', () => stats().hits);
+    this.mirror('residency_misses_total', 'Requests that had to load their task', () => stats().misses);
+    this.mirror('residency_evictions_total', 'Tasks dropped from the cache', () => stats().evictions);
+  }
+
+  private observeTasks(registry: Registry, residency: Residency): void {
+    this.gauge(
+      'task_tier',
+      'Where a task is: 1 at its tier (container, loading, resident)',
+      async (set) => {
+        const { tasks } = residency.stats();
+        const records = await registry.list();
+        for (const { task, digest } of records.slice(0, TASK_LABELS)) {
+          set({ task: this.labels.of(task), tier: tasks.get(digest)?.tier ?? 'container' }, 1);
+        }
+      },
+      ['task', 'tier'],
+    );
+    this.gauge('quarantined_masks', 'Stored masks that failed their checks', (set) =>
+      set({}, registry.quarantined().size),
+    );
+  }
+
+  private observeNative(usage: () => NativeUsage): void {
+    this.gauge('native_buffers', 'Live native buffers', (set) => set({}, usage().buffers));
+    this.gauge('native_bytes', 'Bytes owned by native buffers', (set) => set({}, usage().bytes));
+    this.gauge('native_mapped_bytes', 'Bytes of mapped weight files', (set) => set({}, usage().mappedBytes));
+  }
+
+  private counter<T extends string>(name: string, help: string, labelNames: T[]): Counter<T> {
+    return new Counter({ name: PREFIX + name, help, labelNames, registers: [this.series] });
+  }
+
+  private histogram<T extends string>(name: string, help: string, buckets: number[], labelNames: T[]): Histogram<T> {
+    return new Histogram({ name: PREFIX + name, help, buckets, labelNames, registers: [this.series] });
+  }
+
+  private gauge(
+    name: string,
+    help: string,
+    read: (set: (labels: Record<string, string>, value: number) => void) => void | Promise<void>,
+    labelNames: string[] = [],
+  ): void {
+    new Gauge({
+      name: PREFIX + name,
+      help,
+      labelNames,
+      registers: [this.series],
+      async collect() {
+        this.reset();
+        await read((labels, value) => this.set(labels, value));
+      },
+    });
+  }
+
+  /** A counter that somebody else counts. */
+  private mirror(name: string, help: string, read: () => number): void {
+    new Counter({
+      name: PREFIX + name,
+      help,
+      registers: [this.series],
+      collect() {
+        this.reset();
+        this.inc(read());
+      },
+    });
+  }
+}
+
+/** First come, first labelled; `dense` always. */
+class TaskLabels {
+  private readonly known = new Set<string>([DENSE_TASK]);
+
+  of(task: string): string {
+    if (this.known.has(task)) return task;
+    if (this.known.size >= TASK_LABELS) return OTHER;
+    this.known.add(task);
+    return task;
+  }
+}
