@@ -1,5 +1,4 @@
 /** The bars of "parity with transformers": each check compares the engine with a reference number and says whether it holds. */
-import { native, NO_BUFFER } from '../../kernels/index.js';
 import { evaluate } from '../../server/engine/evaluate.js';
 import type { Model } from '../../server/engine/model.js';
 import type { TaskWeights } from '../../server/engine/types.js';
@@ -128,27 +127,6 @@ export function checkChat(model: Model, reference: GreedyCase & { readonly text:
     bar: 'equal',
     passed: text === reference.text && ended,
   };
-}
-
-/** Keeps the two largest weights of every group: the one one-shot mask that needs no data. */
-export function magnitudeMask(model: Model): TaskWeights {
-  let bytes = 0;
-  const matrices = model.info.maskable.map(({ name, rows, cols, weight }) => {
-    const meta = native.alloc((rows * cols) / 8);
-    const values = native.alloc(rows * cols);
-    native.scoreMask24(meta, weight, NO_BUFFER, rows, cols);
-    native.compress24(values, weight, meta, rows, cols);
-    bytes += (rows * cols * 9) / 8;
-    return [name, { values, meta }] as const;
-  });
-  return { digest: '0'.repeat(64), matrices: Object.fromEntries(matrices), bytes };
-}
-
-export function freeMask({ matrices }: TaskWeights): void {
-  for (const { values, meta } of Object.values(matrices)) {
-    native.free(values);
-    native.free(meta);
-  }
 }
 
 function signed(value: number, digits: number): string {

@@ -1,10 +1,11 @@
 /**
  * Compares the engine with Hugging Face transformers on real models and prints a table; exits with 1 when a bar is missed.
  *
- *     npm run build && node dist/test/model/parity.js --data DIR [--smollm2 DIR] [--tiny DIR] [--precision bf16|f32] [--threads N] [--json FILE]
+ *     npm run build && node dist/test/model/parity.js --data DIR [--smollm2 DIR] [--tiny DIR] [--one-shot] [--precision bf16|f32] [--threads N] [--json FILE]
  *
  * --data: folder of DOMAIN.valid.jsonl files, the ones the reference was computed on (without it no perplexities but the excerpt's).
  * --smollm2: SmolLM2-135M-Instruct as a Hugging Face directory. --tiny: models/tiny unless given.
+ * --one-shot: prune models/tiny with every method (calibrated on DATA/DOMAIN.train.jsonl) and compare with the yardstick's masks.
  * --precision f32: matmuls keep fp32 activations, to tell rounding from mistakes. The default is what the server runs.
  */
 import { writeFileSync } from 'node:fs';
@@ -13,29 +14,12 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { native } from '../../kernels/index.js';
 import { loadModel, type Model } from '../../server/engine/model.js';
-import {
-  checkChat,
-  checkGreedy,
-  checkLogprobs,
-  checkPerplexity,
-  checkTokens,
-  freeMask,
-  magnitudeMask,
-  type Check,
-} from './checks.js';
-import {
-  documentsOf,
-  oneShotReference,
-  referenceFile,
-  smollm2Reference,
-  tinyReference,
-  type Reference,
-} from './reference.js';
+import { checkChat, checkGreedy, checkLogprobs, checkPerplexity, checkTokens, type Check } from './checks.js';
+import { checkOneShot } from './one-shot-checks.js';
+import { documentsOf, referenceFile, smollm2Reference, tinyReference, type Reference } from './reference.js';
 
 const TINY_TOLERANCE = 0.003;
 const SMOLLM2_TOLERANCE = 0.005;
-/** With ties broken at will, and as we break them. */
-const MAGNITUDE_TOLERANCE = { yardstick: 0.003, lowerFirst: 0.0005 };
 /** Of single tokens: bf16 rounding of activations moves a logit of size 10 by a few hundredths. */
 const LOGPROB_TOLERANCE = { bf16: 0.1, f32: 0.001 };
 
@@ -46,6 +30,7 @@ const { values: options } = parseArgs({
     smollm2: { type: 'string' },
     precision: { type: 'string', default: 'bf16' },
     threads: { type: 'string', default: '0' },
+    'one-shot': { type: 'boolean', default: false },
     json: { type: 'string' },
   },
 });
@@ -53,7 +38,7 @@ const { values: options } = parseArgs({
 main();
 
 function main(): void {
-  const precision = options.precision === 'f32' ? 'f32' : 'bf16';
+  const precision = precisionOf(options.precision);
   const checks: (Check & { model: string })[] = [];
   const run = (name: string, directory: string, checksOf: (model: Model) => Iterable<Check>): void => {
     const model = loadModel(directory, { threads: Number(options.threads) });
@@ -92,7 +77,7 @@ function main(): void {
       TINY_TOLERANCE,
     );
     yield* perplexities(model, reference, TINY_TOLERANCE);
-    if (options.data) yield* magnitudeChecks(model, reference);
+    if (options.data && options['one-shot']) yield* checkOneShot(model, options.data, reference.settings);
   }
 
   function* smollm2Checks(model: Model): Generator<Check> {
@@ -109,6 +94,11 @@ function main(): void {
   }
 }
 
+function precisionOf(text: string): 'bf16' | 'f32' {
+  if (text === 'bf16' || text === 'f32') return text;
+  throw new Error(`expected --precision to be bf16 or f32 but received "${text}"`);
+}
+
 function* perplexities(model: Model, reference: Reference, tolerance: number): Generator<Check> {
   if (!options.data) return;
   for (const [domain, expected] of Object.entries(reference.perplexity)) {
@@ -117,25 +107,8 @@ function* perplexities(model: Model, reference: Reference, tolerance: number): G
   }
 }
 
-/** Through compress24 and matmul24: what a one-shot magnitude mask costs. */
-function* magnitudeChecks(model: Model, { settings, perplexity }: Reference): Generator<Check> {
-  const { magnitude, magnitudeLowerFirst } = oneShotReference().rows;
-  const mask = magnitudeMask(model);
-  try {
-    for (const domain of Object.keys(perplexity)) {
-      const documents = documentsOf(join(options.data as string, `${domain}.valid.jsonl`));
-      const check = (what: string, ppl: number | undefined, tolerance: number): Check =>
-        checkPerplexity(model, `${what}, ${domain}`, documents, settings, { ppl: ppl as number }, tolerance, mask);
-      yield check('magnitude mask', magnitude[domain], MAGNITUDE_TOLERANCE.yardstick);
-      yield check('the same, ties as ours', magnitudeLowerFirst[domain], MAGNITUDE_TOLERANCE.lowerFirst);
-    }
-  } finally {
-    freeMask(mask);
-  }
-}
-
 function print(model: string, { passed, what, ours, reference, bar }: Check): void {
   console.log(
-    `${passed ? 'ok  ' : 'MISS'} ${model.padEnd(8)}${what.padEnd(46)}${ours.padEnd(34)}${reference.padEnd(34)}${bar}`,
+    `${passed ? 'ok  ' : 'MISS'} ${model.padEnd(8)}${what.padEnd(52)}${ours.padEnd(36)}${reference.padEnd(42)}${bar}`,
   );
 }

@@ -45,19 +45,20 @@ export interface SmolLM2Reference extends Reference {
   readonly chat: GreedyCase & { readonly text: string };
 }
 
-type Row = Readonly<Record<string, number>>;
+/** Perplexities by domain, and their `average`. */
+export type OneShotRow = Readonly<Record<string, number>>;
 
-/** Perplexities of one-shot masks on models/tiny by domain and `average`, where data is needed by seed of its draw. */
+/** Perplexities of one-shot masks on models/tiny; where data is needed, by seed of its draw. */
 export interface OneShotReference {
   readonly settings: Readonly<Record<string, unknown>>;
   readonly rows: {
-    readonly dense: Row;
+    readonly dense: OneShotRow;
     /** As torch.topk broke its ties; bf16 weights have many. */
-    readonly magnitude: Row;
+    readonly magnitude: OneShotRow;
     /** Ties to the lower position, as scoreMask24 does. */
-    readonly magnitudeLowerFirst: Row;
-    readonly wanda: Readonly<Record<string, Row>>;
-    readonly sparsegpt: Readonly<Record<string, Row>>;
+    readonly magnitudeLowerFirst: OneShotRow;
+    readonly wanda: Readonly<Record<string, OneShotRow>>;
+    readonly sparsegpt: Readonly<Record<string, OneShotRow>>;
   };
 }
 
