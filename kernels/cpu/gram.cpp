@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kTokens = 256;
 #if defined(__AVX512BF16__)
-constexpr int kRows = 8, kColumns = 3;  // of a tile: rows are broadcast, columns are registers
+constexpr int kRows = 8, kColumns = 2;  // of a tile: rows are broadcast, columns are registers
 #else
 constexpr int kRows = 4, kColumns = 2;
 #endif
@@ -54,7 +54,7 @@ void Products(float* sums, const float* a, const float* b, int64_t tokens) {
   }
 }
 
-// Columns of panel `p` against rows of panels 0 … p: the upper triangle, and its mirror image.
+// Columns of panel `p` against rows of panels 0 … p: the upper triangle.
 void AddPanel(double* gram, const float* packed, int64_t p, int64_t tokens, int64_t k) {
   alignas(64) float sums[kRows * kPanel];
   const int64_t column = p * kPanel, columns = Min(kPanel, k - column);
@@ -62,11 +62,18 @@ void AddPanel(double* gram, const float* packed, int64_t p, int64_t tokens, int6
     const float* a = packed + row / kPanel * (kTokens * kPanel) + row % kPanel;
     Products(sums, a, packed + p * kTokens * kPanel, tokens);
     for (int64_t r = 0; r < Min(kRows, k - row); ++r) {
-      for (int64_t c = Max(0, row + r - column); c < columns; ++c) {
-        const double sum = static_cast<double>(sums[r * kPanel + c]);
-        gram[(row + r) * k + column + c] += sum;
-        if (row + r != column + c) gram[(column + c) * k + row + r] += sum;
-      }
+      double* to = gram + (row + r) * k + column;
+      for (int64_t c = Max(0, row + r - column); c < columns; ++c) to[c] += static_cast<double>(sums[r * kPanel + c]);
+    }
+  }
+}
+
+// The lower triangle of rows [first, end) from the upper one, in squares that fit the first-level cache.
+void Mirror(double* gram, int64_t first, int64_t end, int64_t k) {
+  constexpr int64_t kSquare = 16;
+  for (int64_t column = 0; column < end; column += kSquare) {
+    for (int64_t i = first; i < end; ++i) {
+      for (int64_t j = column; j < Min(i, column + kSquare); ++j) gram[i * k + j] = gram[j * k + i];
     }
   }
 }
@@ -88,6 +95,9 @@ ms_status Gram(ms_context* ctx, double* gram, const float* x, int64_t tokens, in
     auto add = [&](int64_t task, int) { AddPanel(gram, packed, panels - 1 - task, some, k); };
     Parallel(ctx, panels, add);
   }
+  constexpr int64_t kMirrorRows = 16;
+  auto mirror = [&](int64_t begin, int64_t end, int) { Mirror(gram, begin, end, k); };
+  ParallelRanges(ctx, k, kMirrorRows, mirror);
   return MS_OK;
 }
 

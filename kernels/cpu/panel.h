@@ -59,17 +59,5 @@ MS_INLINE typename Layout::X* PackTokens(ms_context* ctx, const float* x, const 
   return packed;
 }
 
-// Rows of a weight matrix that one task multiplies with all panels: they stay in the second-level cache between panels,
-// there are several tasks a thread to even out, and a task outweighs its handing over. A multiple of `tile`.
-MS_INLINE int64_t RowsOfTask(ms_context* ctx, int64_t tokens, int64_t n, int64_t row_bytes, int64_t k, int64_t tile) {
-  constexpr int64_t kCacheBytes = 256 << 10;
-  constexpr int64_t kMinBytes = 32 << 10;
-  constexpr int64_t kMinProducts = 1 << 20;
-  const int64_t cached = kCacheBytes / row_bytes;
-  const int64_t shared = n / (4 * Threads(ctx));
-  const int64_t least = Min(CeilDiv(kMinBytes, row_bytes), CeilDiv(kMinProducts, tokens * k));
-  return CeilDiv(Max(1, Max(least, Min(cached, shared))), tile) * tile;
-}
-
 }  // namespace
 }  // namespace maskserve

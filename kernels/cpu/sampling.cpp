@@ -13,8 +13,9 @@ namespace maskserve {
 
 namespace {
 
-constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
-constexpr size_t kFirstSorted = 256;  // candidates put in order before more are needed for topP
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+constexpr int64_t kFirstSorted = 256;  // candidates put in order before more are needed for topP
+constexpr int64_t kLanes = 16;
 
 struct Candidate {
   double weight;  // softmax numerator
@@ -28,79 +29,129 @@ bool Better(const Candidate& a, const Candidate& b) {
 }
 
 float Clean(float logit) {
-  return std::isnan(logit) ? -std::numeric_limits<float>::infinity() : logit;
+  return logit == logit ? logit : kMinusInfinity;
 }
 
-// eˣ for x ≤ 0, in plain fp64 arithmetic: the C library's exp has variants per CPU whose last bits may differ.
-// x = n·ln 2 + r with ln 2 in two parts, then the Taylor series of eʳ to degree 13 (|r| ≤ 0.35: remainder below 2⁻⁵⁵).
+// eˣ for x ≤ 0 and for minus infinity, in plain fp64 arithmetic without branches: the C library's exp has variants per
+// CPU whose last bits may differ, and this one runs in vector registers. x = n·ln 2 + r with ln 2 in two parts; eʳ by
+// its Taylor series to degree 13 (|r| ≤ 0.35: remainder below 2⁻⁵⁵); 2ⁿ from the low bits of n + 1.5·2⁵². Below −708
+// the result is 0.
 double ExpNegative(double x) {
-  if (!(x > -708.0)) return 0.0;
+  const double bounded = x > -708.0 ? x : -708.0;
   const double magic = 6755399441055744.0;  // 1.5 · 2⁵²
-  const double n = (x * 1.4426950408889634 + magic) - magic;
-  const double r = (x - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10;
-  constexpr double kInverseFactorials[] = {
-      1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
-      1.0 / 720,        1.0 / 120,       1.0 / 24,       1.0 / 6,       0.5,          1.0,         1.0};
-  double p = 0;
-  for (const double c : kInverseFactorials) p = p * r + c;
-  const uint64_t bits = static_cast<uint64_t>(static_cast<int64_t>(n) + 1023) << 52;
+  const double shifted = bounded * 1.4426950408889634 + magic;
+  const double n = shifted - magic;
+  const double r = (bounded - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10;
+  double p = 1.0 / 6227020800;
+  p = p * r + 1.0 / 479001600;
+  p = p * r + 1.0 / 39916800;
+  p = p * r + 1.0 / 3628800;
+  p = p * r + 1.0 / 362880;
+  p = p * r + 1.0 / 40320;
+  p = p * r + 1.0 / 5040;
+  p = p * r + 1.0 / 720;
+  p = p * r + 1.0 / 120;
+  p = p * r + 1.0 / 24;
+  p = p * r + 1.0 / 6;
+  p = p * r + 0.5;
+  p = p * r + 1.0;
+  p = p * r + 1.0;
+  uint64_t bits;
+  std::memcpy(&bits, &shifted, sizeof(bits));
+  bits = (bits + 1023) << 52;
   double power;
   std::memcpy(&power, &bits, sizeof(power));
-  return p * power;
+  return x > -708.0 ? p * power : 0.0;
 }
 
-int32_t Best(const float* logits, int64_t vocab) {
-  int32_t best = 0;
-  float largest = Clean(logits[0]);
-  for (int64_t i = 1; i < vocab; ++i) {
-    if (logits[i] > largest) {
-      largest = logits[i];
-      best = static_cast<int32_t>(i);
-    }
+// Minus infinity when all are NaN. The lanes make it a vector loop; a maximum does not depend on its order.
+float Largest(const float* logits, int64_t vocab) {
+  float lanes[kLanes];
+  for (float& lane : lanes) lane = kMinusInfinity;
+  int64_t i = 0;
+  for (; i + kLanes <= vocab; i += kLanes) {
+    for (int64_t j = 0; j < kLanes; ++j) lanes[j] = logits[i + j] > lanes[j] ? logits[i + j] : lanes[j];
   }
-  return best;
+  for (; i < vocab; ++i) lanes[0] = logits[i] > lanes[0] ? logits[i] : lanes[0];
+  return *std::max_element(lanes, lanes + kLanes);
 }
 
-// Puts the best `count` first, in order.
-void SortBest(std::vector<Candidate>& candidates, size_t count) {
-  const auto middle = candidates.begin() + static_cast<std::ptrdiff_t>(count);
-  if (count < candidates.size()) std::nth_element(candidates.begin(), middle, candidates.end(), Better);
-  std::sort(candidates.begin(), middle, Better);
+// The lowest id of the largest logit; 0 when none is above minus infinity.
+int32_t Best(const float* logits, int64_t vocab, float largest) {
+  const float* found = std::find(logits, logits + vocab, largest);
+  return found == logits + vocab ? 0 : static_cast<int32_t>(found - logits);
 }
 
-// The smallest leading set whose weight reaches top_p of the whole; the candidates are cut to it.
-void CutToMass(std::vector<Candidate>& candidates, double top_p) {
-  double whole = 0;
-  for (const Candidate& c : candidates) whole += c.weight;
-  double mass = 0;
-  size_t kept = 0;
-  for (size_t sorted = std::min(kFirstSorted, candidates.size());; sorted = std::min(4 * sorted, candidates.size())) {
-    SortBest(candidates, sorted);
-    for (mass = 0, kept = 0; kept < sorted;) {
-      mass += candidates[kept++].weight;
-      if (mass >= top_p * whole) break;
-    }
-    if (mass >= top_p * whole || sorted == candidates.size()) break;
-  }
-  candidates.resize(kept);
-}
-
-// ln Σ exp(logits), less the largest logit, which is returned in `largest`. Minus infinity everywhere: ln V, as if all
-// were equal.
-double LogSum(const float* logits, int64_t vocab, double* largest) {
-  const float top = Clean(logits[Best(logits, vocab)]);
-  *largest = top;
-  double sum = 0;
+// weights (V) = exp((logits − largest) / temperature).
+void Weights(double* weights, const float* logits, int64_t vocab, double largest, double temperature) {
   for (int64_t i = 0; i < vocab; ++i) {
-    const float logit = Clean(logits[i]);
-    sum += logit == top ? 1.0 : ExpNegative(static_cast<double>(logit) - top);
+    weights[i] = ExpNegative((static_cast<double>(Clean(logits[i])) - largest) / temperature);
+  }
+}
+
+// Puts the best `count` of [begin, end) first, in order.
+void SortBest(Candidate* begin, Candidate* end, int64_t count) {
+  if (count < end - begin) std::nth_element(begin, begin + count, end, Better);
+  std::sort(begin, begin + count, Better);
+}
+
+// The end of the smallest leading set whose weight reaches top_p of the whole. What weighs less than an even share of
+// the rest, (1 − top_p) · whole / n, can't be needed: all such together weigh less than the rest.
+Candidate* CutToMass(Candidate* begin, Candidate* end, double top_p) {
+  double whole = 0;
+  for (const Candidate* c = begin; c != end; ++c) whole += c->weight;
+  const double least = (1 - top_p) * whole / static_cast<double>(end - begin);
+  end = std::remove_if(begin, end, [least](const Candidate& c) { return c.weight < least; });
+  const int64_t count = end - begin;
+  for (int64_t sorted = std::min(kFirstSorted, count);; sorted = std::min(4 * sorted, count)) {
+    SortBest(begin, end, sorted);
+    double mass = 0;
+    for (Candidate* c = begin; c != begin + sorted; ++c) {
+      mass += c->weight;
+      if (mass >= top_p * whole) return c + 1;
+    }
+    if (sorted == count) return end;
+  }
+}
+
+// Inverse cdf over [begin, end). Rounding may leave the last weight unreached: the last candidate takes what is left.
+int32_t Draw(const Candidate* begin, const Candidate* end, double uniform) {
+  double total = 0;
+  for (const Candidate* c = begin; c != end; ++c) total += c->weight;
+  double left = uniform * total;
+  for (; begin + 1 < end && left >= begin->weight; ++begin) left -= begin->weight;
+  return begin->id;
+}
+
+// ln Σ exp(logits − largest).
+double LogSum(const float* logits, int64_t vocab, double largest) {
+  constexpr int64_t kPart = 512;
+  double weights[kPart], sum = 0;
+  for (int64_t i = 0; i < vocab; i += kPart) {
+    const int64_t n = std::min(kPart, vocab - i);
+    Weights(weights, logits + i, n, largest, 1.0);
+    for (int64_t j = 0; j < n; ++j) sum += weights[j];
   }
   return std::log(sum);
 }
 
+// ln of a token's probability. A row without a finite maximum is uniform over its largest logits: infinity less itself
+// counts as 0.
 double Logprob(float logit, double largest, double log_sum) {
   const double cleaned = Clean(logit);
   return (cleaned == largest ? 0.0 : cleaned - largest) - log_sum;
+}
+
+struct Row {
+  double largest, log_sum;
+};
+
+Row Normalise(const float* logits, int64_t vocab) {
+  const float largest = Largest(logits, vocab);
+  if (!std::isinf(largest)) return {largest, LogSum(logits, vocab, largest)};
+  int64_t equal = 0;
+  for (int64_t i = 0; i < vocab; ++i) equal += Clean(logits[i]) == largest;
+  return {largest, std::log(static_cast<double>(equal))};
 }
 
 }  // namespace
@@ -111,45 +162,36 @@ ms_status AddSparse(ms_context*, float* logits, const int32_t* ids, const float*
 }
 
 ms_status Argmax(ms_context*, const float* logits, int64_t vocab, int32_t* token) {
-  *token = Best(logits, vocab);
+  *token = Best(logits, vocab, Largest(logits, vocab));
   return MS_OK;
 }
 
 ms_status Sample(ms_context* ctx, const float* logits, int64_t vocab, double temperature, int64_t top_k, double top_p,
                  double uniform, int32_t* token) {
-  const int32_t best = Best(logits, vocab);
-  const double largest = Clean(logits[best]);
-  *token = best;
+  const float largest = Largest(logits, vocab);
+  *token = Best(logits, vocab, largest);
   if (temperature == 0 || top_k == 1 || std::isinf(largest)) return MS_OK;
-  std::vector<Candidate> candidates;
-  try {
-    candidates.reserve(static_cast<size_t>(vocab));
-  } catch (const std::bad_alloc&) {
-    return FailMemory(ctx, static_cast<size_t>(vocab) * sizeof(Candidate));
-  }
+  const size_t bytes = static_cast<size_t>(vocab) * (sizeof(Candidate) + sizeof(double));
+  auto* begin = static_cast<Candidate*>(Scratch(ctx, bytes));
+  if (begin == nullptr) return FailMemory(ctx, bytes);
+  auto* weights = reinterpret_cast<double*>(begin + vocab);
+  Weights(weights, logits, vocab, largest, temperature);
+  Candidate* end = begin;
   for (int64_t i = 0; i < vocab; ++i) {
-    const double weight = ExpNegative((static_cast<double>(Clean(logits[i])) - largest) / temperature);
-    if (weight > 0) candidates.push_back({weight, logits[i], static_cast<int32_t>(i)});
+    if (weights[i] > 0) *end++ = {weights[i], logits[i], static_cast<int32_t>(i)};
   }
-  if (top_k > 0 && static_cast<size_t>(top_k) < candidates.size()) {
-    SortBest(candidates, static_cast<size_t>(top_k));
-    candidates.resize(static_cast<size_t>(top_k));
+  if (top_k > 0 && top_k < end - begin) {
+    SortBest(begin, end, top_k);
+    end = begin + top_k;
   }
-  if (top_p < 1) CutToMass(candidates, top_p);
-  double total = 0;
-  for (const Candidate& c : candidates) total += c.weight;
-  // Rounding may leave the last weight unreached: the last candidate takes what is left.
-  double left = uniform * total;
-  size_t drawn = 0;
-  while (drawn + 1 < candidates.size() && left >= candidates[drawn].weight) left -= candidates[drawn++].weight;
-  *token = candidates[drawn].id;
+  if (top_p < 1) end = CutToMass(begin, end, top_p);
+  *token = Draw(begin, end, uniform);
   return MS_OK;
 }
 
 ms_status Logprobs(ms_context*, const float* logits, int64_t vocab, const int32_t* ids, double* out, int64_t count) {
-  double largest;
-  const double log_sum = LogSum(logits, vocab, &largest);
-  for (int64_t i = 0; i < count; ++i) out[i] = Logprob(logits[ids[i]], largest, log_sum);
+  const Row row = Normalise(logits, vocab);
+  for (int64_t i = 0; i < count; ++i) out[i] = Logprob(logits[ids[i]], row.largest, row.log_sum);
   return MS_OK;
 }
 
@@ -171,11 +213,10 @@ ms_status TopLogprobs(ms_context* ctx, const float* logits, int64_t vocab, int32
     best.pop_back();
   }
   std::sort_heap(best.begin(), best.end(), Better);
-  double largest;
-  const double log_sum = LogSum(logits, vocab, &largest);
+  const Row row = Normalise(logits, vocab);
   for (int64_t i = 0; i < count; ++i) {
     ids[i] = best[static_cast<size_t>(i)].id;
-    out[i] = Logprob(best[static_cast<size_t>(i)].logit, largest, log_sum);
+    out[i] = Logprob(best[static_cast<size_t>(i)].logit, row.largest, row.log_sum);
   }
   return MS_OK;
 }

@@ -42,13 +42,13 @@ MS_INLINE uint16_t Bf16OfFloat(float f) {
   return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
-MS_INLINE int64_t Min(int64_t a, int64_t b) {
+constexpr MS_INLINE int64_t Min(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
-MS_INLINE int64_t Max(int64_t a, int64_t b) {
+constexpr MS_INLINE int64_t Max(int64_t a, int64_t b) {
   return a > b ? a : b;
 }
-MS_INLINE int64_t CeilDiv(int64_t a, int64_t b) {
+constexpr MS_INLINE int64_t CeilDiv(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
