@@ -24,11 +24,16 @@ export function takeApart(container: Uint8Array): ContainerParts {
   };
 }
 
+/** The parts in a row, as they are. */
+export function join({ header, table, index, payload }: ContainerParts): Uint8Array {
+  return new Uint8Array(Buffer.concat([header, table, index, payload]));
+}
+
 /** The parts in a row, with the two checksums of the header made right. */
-export function seal({ header, table, index, payload }: ContainerParts): Uint8Array {
-  setU32(header, 136, crc32c(index, crc32c(table)));
-  setU32(header, 140, crc32c(header.subarray(0, 140)));
-  return Uint8Array.from([...header, ...table, ...index, ...payload]);
+export function seal(parts: ContainerParts): Uint8Array {
+  setU32(parts.header, 136, crc32c(parts.index, crc32c(parts.table)));
+  setU32(parts.header, 140, crc32c(parts.header.subarray(0, 140)));
+  return join(parts);
 }
 
 /** Another tensor table, and its length in the header. */

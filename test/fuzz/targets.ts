@@ -1,0 +1,7 @@
+/**
+ * Every target by the name that `--target` takes: a module that exports `makeTarget(): Promise<FuzzTarget>`, which is called in a
+ * thread of its own.
+ */
+export const TARGETS: Readonly<Record<string, URL>> = {
+  decoder: new URL('./decoder-target.js', import.meta.url),
+};
