@@ -1,0 +1,6 @@
+/** The SDK: `import { MaskServe } from 'maskserve/clients/sdk'`. No dependencies, no Node modules. */
+export { MaskServe } from './client.js';
+export type { ConnectionOptions } from './connection.js';
+export { MaskServeError } from './errors.js';
+export type { Masks } from './masks.js';
+export type * from './types.js';
