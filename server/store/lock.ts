@@ -1,14 +1,16 @@
 /**
- * One server process a store. The lock is a file that names its owner: where it runs (host, boot, pid namespace), its pid and when that
- * pid started, so that a pid used again by another process is not taken for the owner. The owner touches the file every two seconds.
+ * One server process a store. Whoever wants it first puts down a claim, a file whose name says who claims (where, pid, when that pid
+ * started), then looks at the other claims. A dead claimer's file (SIGKILL leaves it behind) is deleted; a living claimer's means that
+ * the store is in use, and the own claim is taken back. Of two claims the later one is put down before its owner looks, so at most one of them
+ * sees no other: there is never more than one holder. If two newcomers see each other both step back and try again after a random pause.
+ * Names are unique and never used again, so deleting a dead claim can't hit a live one.
  *
- * An owner on the same host, boot and pid namespace is looked up: alive, the store is refused; dead (SIGKILL leaves the file behind), the lock
- * is taken over at once. An owner elsewhere (another container or host on a shared volume, or before a reboot) can't be looked up,
- * so the file is watched: touched within the watch, the store is refused; untouched, the lock is taken over.
- * `link` makes the file appear whole or not at all and never replaces one. An owner that finds its file replaced is told so.
+ * A claimer on the same host, boot and pid namespace is looked up by pid and start time, so that a pid used again is not mistaken for it. One from
+ * elsewhere (another container or host on a shared volume, or before a reboot) can't be looked up: its file is watched, which a
+ * living owner touches every two seconds.
  */
-import { randomUUID } from 'node:crypto';
-import { link, readFile, readlink, rename, stat, unlink, utimes, writeFile } from 'node:fs/promises';
+import { createHash, randomBytes } from 'node:crypto';
+import { readdir, readFile, readlink, stat, unlink, utimes, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -17,17 +19,9 @@ import { errorCode } from './file-system.js';
 const TOUCH_MS = 2000;
 /** Three touches and a little. */
 const WATCH_MS = 7000;
-
-interface Owner {
-  /** Host, boot and pid namespace: within one place a pid means one thing. */
-  readonly place: string;
-  readonly host: string;
-  readonly pid: number;
-  /** When the pid started, in clock ticks since boot; '' where the system doesn't say. */
-  readonly started: string;
-  /** Differs for each time the lock is taken. */
-  readonly nonce: string;
-}
+/** Tries, in case it is only another newcomer that steps back as well. */
+const TRIES = 6;
+const PAUSE_MS = 40;
 
 export interface StoreLock {
   release(): Promise<void>;
@@ -35,156 +29,131 @@ export interface StoreLock {
 
 export interface LockOptions {
   readonly log: (line: string) => void;
-  /** Called once if the lock turns out to be somebody else's or gone. */
+  /** Called once if the claim is deleted under its holder. */
   readonly onLost: (reason: string) => void;
   readonly touchMs?: number;
   readonly watchMs?: number;
 }
 
-/** Takes the lock of `directory`. Throws one line that names the owner if another process has it. */
+interface Claim {
+  readonly file: string;
+  /** Digest of host, boot and pid namespace: within one place a pid means one thing. */
+  readonly place: string;
+  readonly pid: number;
+  /** When the pid started, in clock ticks since boot; 0 where the system doesn't say. */
+  readonly started: string;
+}
+
+/** Claims `directory`. Throws one line that names the holder if another process, or this one, has it. */
 export async function lockStore(directory: string, options: LockOptions): Promise<StoreLock> {
-  const file = join(directory, 'lock');
-  const self = await describeSelf();
-  for (;;) {
-    if (await tryCreate(file, self)) break;
-    const found = await readOwner(file);
-    if (found === undefined) continue;
-    if (await isAlive(file, found, self, options)) {
-      throw new Error(
-        `the store ${directory} is in use by pid ${found.owner?.pid ?? 'unknown'} on ${found.owner?.host ?? 'an unknown host'}: ` +
-          'stop that server or choose another directory with --store',
-      );
+  const place = await placeOfThisProcess();
+  for (let tries = 1; ; tries++) {
+    const own = await putDown(directory, place);
+    const lock = hold(own.file, options);
+    let holder: Claim | undefined;
+    try {
+      holder = await findLivingClaim(directory, own, options);
+    } catch (error) {
+      await lock.release();
+      throw error;
     }
-    options.log(
-      `taking over the store ${directory} from pid ${found.owner?.pid ?? 'unknown'}, which ended without closing it`,
-    );
-    await takeAway(file, found.text, self);
-  }
-  return keep(file, self, options);
-}
-
-interface FoundLock {
-  readonly text: string;
-  /** Undefined for a file that is no lock of ours. */
-  readonly owner: Owner | undefined;
-}
-
-/** True if the lock file was made, with its whole content at once. */
-async function tryCreate(file: string, self: Owner): Promise<boolean> {
-  const own = `${file}.${self.nonce}`;
-  await writeFile(own, JSON.stringify(self));
-  try {
-    await link(own, file);
-    return true;
-  } catch (error) {
-    if (errorCode(error) === 'EEXIST') return false;
-    throw error;
-  } finally {
-    await unlink(own);
+    if (!holder) return lock;
+    await lock.release();
+    if (tries === TRIES || holder.place !== place) throw await inUse(directory, holder);
+    await sleep(PAUSE_MS * Math.random());
   }
 }
 
-async function readOwner(file: string): Promise<FoundLock | undefined> {
-  let text: string;
-  try {
-    text = await readFile(file, 'utf8');
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') return undefined;
-    throw error;
+async function putDown(directory: string, place: string): Promise<Claim> {
+  const started = (await startOf(process.pid)) ?? '0';
+  const file = join(directory, `lock.${place}.${process.pid}.${started}.${randomBytes(6).toString('hex')}`);
+  await writeFile(file, `${hostname()}\n`, { flag: 'wx' });
+  return { file, place, pid: process.pid, started };
+}
+
+/** The first claim besides one's own whose owner lives. Claims of the dead are deleted on the way. */
+async function findLivingClaim(directory: string, own: Claim, options: LockOptions): Promise<Claim | undefined> {
+  for (const claim of await readClaims(directory)) {
+    if (claim.file === own.file) continue;
+    if (await isAlive(claim, own, options)) return claim;
+    options.log(`taking over the store from pid ${claim.pid}, which ended without closing it`);
+    await unlink(claim.file).catch(unlessMissing);
   }
-  return { text, owner: parseOwner(text) };
+  return undefined;
 }
 
-function parseOwner(text: string): Owner | undefined {
-  try {
-    const owner: unknown = JSON.parse(text);
-    return isOwner(owner) ? owner : undefined;
-  } catch {
-    return undefined;
+async function readClaims(directory: string): Promise<Claim[]> {
+  const claims: Claim[] = [];
+  for (const name of await readdir(directory)) {
+    const [, place, pid, started] = /^lock\.([0-9a-f]+)\.([0-9]+)\.([0-9]+)\.[0-9a-f]+$/.exec(name) ?? [];
+    if (place && pid && started) claims.push({ file: join(directory, name), place, pid: Number(pid), started });
   }
+  return claims;
 }
 
-function isOwner(value: unknown): value is Owner {
-  if (typeof value !== 'object' || value === null) return false;
-  const { place, host, pid, started, nonce } = value as Record<string, unknown>;
-  return [place, host, started, nonce].every((text) => typeof text === 'string') && Number.isInteger(pid);
-}
-
-async function isAlive(file: string, { owner }: FoundLock, self: Owner, options: LockOptions): Promise<boolean> {
-  if (owner?.place === self.place) return (await startOf(owner.pid)) === owner.started;
+async function isAlive(claim: Claim, own: Claim, options: LockOptions): Promise<boolean> {
+  if (claim.place === own.place) return (await startOf(claim.pid)) === claim.started;
   const watchMs = options.watchMs ?? WATCH_MS;
   options.log(
-    `the store was last held by pid ${owner?.pid ?? 'unknown'} on ${owner?.host ?? 'an unknown host'}: ` +
-      `waiting ${watchMs / 1000} s to see whether it is still alive`,
+    `the store was last held by pid ${claim.pid} on ${await hostOf(claim)}: waiting ${watchMs / 1000} s to see whether it is still alive`,
   );
-  const before = await touchedAt(file);
+  const before = await touchedAt(claim.file);
   await sleep(watchMs);
-  return (await touchedAt(file)) !== before;
+  const after = await touchedAt(claim.file);
+  return after !== undefined && after !== before;
 }
 
-async function touchedAt(file: string): Promise<number> {
-  return stat(file).then(
-    ({ mtimeMs }) => mtimeMs,
-    () => 0,
-  );
-}
-
-/**
- * Removes the stale lock. Between reading and renaming somebody else may have taken it over: then what was renamed is alive and is put
- * back, unless a third process was quicker still, which its owner notices at its next touch.
- */
-async function takeAway(file: string, stale: string, self: Owner): Promise<void> {
-  const aside = `${file}.stale.${self.nonce}`;
-  try {
-    await rename(file, aside);
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') return;
-    throw error;
-  }
-  if ((await readFile(aside, 'utf8')) !== stale) {
-    await link(aside, file).catch((error: unknown) => {
-      if (errorCode(error) !== 'EEXIST') throw error;
-    });
-  }
-  await unlink(aside);
-}
-
-function keep(file: string, self: Owner, options: LockOptions): StoreLock {
-  let touching = Promise.resolve();
+/** Touches a claim until it is released. */
+function hold(file: string, options: LockOptions): StoreLock {
+  let released = false;
   const touch = async (): Promise<void> => {
-    const found = await readOwner(file);
-    if (found?.owner?.nonce === self.nonce) return utimes(file, new Date(), new Date());
-    clearInterval(timer);
-    const now = found?.owner ? `pid ${found.owner.pid} on ${found.owner.host} has taken it` : `${file} is gone`;
-    options.onLost(`lost the lock on the store: ${now}`);
+    try {
+      await utimes(file, new Date(), new Date());
+    } catch (error) {
+      // Anything but a missing file (a full table of open files) is made up for by the next touch.
+      if (errorCode(error) !== 'ENOENT' || released) return;
+      clearInterval(timer);
+      options.onLost(`its lock ${file} was deleted`);
+    }
   };
-  const timer = setInterval(() => {
-    // A touch that fails (a full table of open files) is made up for by the next one.
-    touching = touch().catch((error: unknown) => options.log(`could not touch ${file}: ${String(error)}`));
-  }, options.touchMs ?? TOUCH_MS);
+  const timer = setInterval(() => void touch(), options.touchMs ?? TOUCH_MS);
   timer.unref();
   return {
     release: async () => {
+      released = true;
       clearInterval(timer);
-      await touching;
-      if ((await readOwner(file))?.owner?.nonce === self.nonce) await unlink(file);
+      await unlink(file).catch(unlessMissing);
     },
   };
 }
 
-async function describeSelf(): Promise<Owner> {
-  const boot = await readFile('/proc/sys/kernel/random/boot_id', 'utf8').catch(() => '');
-  const namespace = await readlink('/proc/self/ns/pid').catch(() => '');
-  return {
-    place: [hostname(), boot.trim(), namespace].join(' '),
-    host: hostname(),
-    pid: process.pid,
-    started: (await startOf(process.pid)) ?? '',
-    nonce: randomUUID(),
-  };
+async function inUse(directory: string, holder: Claim): Promise<Error> {
+  return new Error(
+    `the store ${directory} is in use by pid ${holder.pid} on ${await hostOf(holder)}: ` +
+      'stop that server or choose another directory with --store',
+  );
 }
 
-/** When a running process started (proc(5), field 22 of stat); '' if it runs but the system doesn't say; undefined if there is none. */
+async function hostOf(claim: Claim): Promise<string> {
+  const host = await readFile(claim.file, 'utf8').catch(() => '');
+  return host.trim() || 'an unknown host';
+}
+
+async function touchedAt(file: string): Promise<number | undefined> {
+  return stat(file).then(
+    ({ mtimeMs }) => mtimeMs,
+    () => undefined,
+  );
+}
+
+async function placeOfThisProcess(): Promise<string> {
+  const boot = await readFile('/proc/sys/kernel/random/boot_id', 'utf8').catch(() => '');
+  const namespace = await readlink('/proc/self/ns/pid').catch(() => '');
+  const place = [hostname(), boot.trim(), namespace].join(' ');
+  return createHash('sha256').update(place).digest('hex').slice(0, 16);
+}
+
+/** When a running process started (proc(5), field 22 of stat); '0' if it runs but the system doesn't say; undefined if there is none. */
 async function startOf(pid: number): Promise<string | undefined> {
   try {
     const fields = await readFile(`/proc/${pid}/stat`, 'latin1');
@@ -192,7 +161,7 @@ async function startOf(pid: number): Promise<string | undefined> {
     const [state, ...rest] = fields.slice(fields.lastIndexOf(')') + 2).split(' ');
     return state === 'Z' || state === 'X' ? undefined : rest[18];
   } catch {
-    return isRunning(pid) ? '' : undefined;
+    return isRunning(pid) ? '0' : undefined;
   }
 }
 
@@ -204,4 +173,8 @@ function isRunning(pid: number): boolean {
     // EPERM: it runs, as somebody else.
     return errorCode(error) === 'EPERM';
   }
+}
+
+function unlessMissing(error: unknown): void {
+  if (errorCode(error) !== 'ENOENT') throw error;
 }

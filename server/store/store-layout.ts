@@ -1,7 +1,7 @@
 /**
  * The folders of a store:
  *
- *     <directory>/<base digest>/lock                     who uses it
+ *     <directory>/<base digest>/lock.*                   who uses it
  *                               tasks/<task>.json         aliases and their versions
  *                               blobs/<sha256>.mask       containers
  *                               quarantine/<sha256>.mask  containers that rotted, and .txt: why

@@ -1,0 +1,114 @@
+import assert from 'node:assert/strict';
+import { rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { decodeMaskSet } from '../../../codec/decode.js';
+import { native } from '../../../kernels/index.js';
+import { createLoader, type Loader } from '../../../server/store/loader.js';
+import { keptWeights, nativeModel, readValues, type NativeModel } from './native-model.js';
+import { refusal } from './registry-contract.js';
+import { digestOf, MATRICES, sampleContainer } from './sample-masks.js';
+import { temporaryFolder } from './temporary-store.js';
+
+let folder = '';
+let model: NativeModel;
+let loader: Loader;
+
+before(async () => {
+  folder = await temporaryFolder();
+  model = nativeModel();
+  loader = createLoader(model);
+});
+
+after(async () => {
+  await loader.close();
+  model.dispose();
+  await rm(folder, { recursive: true });
+  assert.deepEqual(native.usage(), { buffers: 0, bytes: 0, mappedBytes: 0 });
+});
+
+async function fileOf(bytes: Uint8Array): Promise<string> {
+  const path = join(folder, digestOf(bytes));
+  await writeFile(path, bytes);
+  return path;
+}
+
+test('a loaded task holds exactly the kept weights of the dense matrices, in 9/16 of their bytes', async () => {
+  const before = native.usage();
+  const bytes = sampleContainer(1);
+  const weights = await loader.load('d', await fileOf(bytes));
+  assert.deepEqual(
+    Object.keys(weights.matrices),
+    MATRICES.map(({ name }) => name),
+  );
+  for (const { name, symbols } of decodeMaskSet(bytes).masks) {
+    const expected = keptWeights(model.dense.get(name)!, symbols);
+    assert.deepEqual(readValues(weights.matrices[name]!), expected, name);
+  }
+  const denseBytes = MATRICES.reduce((sum, { rows, cols }) => sum + rows * cols * 2, 0);
+  assert.equal(weights.bytes, (denseBytes * 9) / 16);
+  assert.equal(native.usage().bytes - before.bytes, weights.bytes);
+  loader.free(weights);
+  assert.deepEqual(native.usage(), before);
+});
+
+test('matrices that a container does not cover are left to the dense weights', async () => {
+  const weights = await loader.load('d', await fileOf(sampleContainer(1, { matrices: MATRICES.slice(1, 2) })));
+  assert.deepEqual(Object.keys(weights.matrices), [MATRICES[1]!.name]);
+  loader.free(weights);
+});
+
+test('a container that turns out damaged at its end is refused and leaves nothing allocated', async () => {
+  const before = native.usage();
+  const bytes = sampleContainer(1).slice();
+  bytes[bytes.length - 3]! ^= 1;
+  await assert.rejects(loader.load('d', await fileOf(bytes)), refusal('mask_corrupt', /sha256:d .*publish it again/));
+  const misshapen = sampleContainer(1, { matrices: [MATRICES[0]!, { ...MATRICES[1]!, rows: 8 }] });
+  await assert.rejects(loader.load('d', await fileOf(misshapen)), refusal('mask_corrupt'));
+  assert.deepEqual(native.usage(), before);
+});
+
+test('a file that is gone is an error that names it, and the next load works', async () => {
+  const before = native.usage();
+  await assert.rejects(loader.load('d', join(folder, 'none')), /ENOENT.*none/);
+  loader.free(await loader.load('d', await fileOf(sampleContainer(1))));
+  assert.deepEqual(native.usage(), before);
+});
+
+test('this thread goes on while a task is loaded', async () => {
+  const big = nativeModel([{ name: 'big', rows: 2048, cols: 2048 }]);
+  const bigLoader = createLoader(big);
+  const path = await fileOf(sampleContainer(1, { matrices: [{ name: 'big', rows: 2048, cols: 2048 }] }));
+  let turns = 0;
+  let loading = true;
+  const turn = (): void => {
+    turns++;
+    if (loading) setImmediate(turn);
+  };
+  setImmediate(turn);
+  const weights = await bigLoader.load('d', path);
+  loading = false;
+  assert.ok(turns > 100, `the event loop made only ${turns} turns`);
+  bigLoader.free(weights);
+  await bigLoader.close();
+  big.dispose();
+});
+
+test('closing gives up loads in flight and leaves nothing allocated', async () => {
+  const shapes = Array.from({ length: 64 }, (_, i) => ({ name: `m${i}`, rows: 256, cols: 256 }));
+  const many = nativeModel(shapes);
+  const path = await fileOf(sampleContainer(1, { matrices: shapes }));
+  for (const delayMs of [0, 1, 5, 20, 60]) {
+    const before = native.usage();
+    const closing = createLoader(many);
+    const loads = Promise.allSettled([closing.load('a', path), closing.load('b', path), closing.load('c', path)]);
+    await new Promise((resolve) => setTimeout(resolve, delayMs));
+    await closing.close();
+    for (const outcome of await loads) {
+      if (outcome.status === 'fulfilled') closing.free(outcome.value);
+      else refusal('shutting_down')(outcome.reason);
+    }
+    assert.deepEqual(native.usage(), before);
+  }
+  many.dispose();
+});
