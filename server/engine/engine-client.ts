@@ -39,15 +39,21 @@ export async function startEngine(options: StartOptions): Promise<Engine> {
     maxRunning: options.maxRunning ?? DEFAULTS.maxRunning,
   };
   const worker = new Worker(new URL('./engine-worker.js', import.meta.url), { workerData, name: 'engine' });
-  const model = await new Promise<ModelInfo>((resolve, reject) => {
-    worker.once('message', (message: FromEngine) => {
-      if (message.type === 'ready') resolve(message.model);
-    });
-    worker.once('error', reject);
-    worker.once('exit', (code) => reject(new Error(`the engine thread ended with code ${code} while loading`)));
-  });
-  worker.removeAllListeners();
+  const model = await loadedModel(worker);
   return new EngineClient(worker, model, workerData, options);
+}
+
+function loadedModel(worker: Worker): Promise<ModelInfo> {
+  return new Promise((resolve, reject) => {
+    const onMessage = (message: FromEngine): void => {
+      if (message.type !== 'ready') return;
+      // only these three: Worker keeps listeners of its own, without which no message arrives
+      worker.off('message', onMessage).off('error', reject).off('exit', onExit);
+      resolve(message.model);
+    };
+    const onExit = (code: number): void => reject(new Error(`the engine thread ended with code ${code} while loading`));
+    worker.on('message', onMessage).on('error', reject).on('exit', onExit);
+  });
 }
 
 /** Receives everything the engine says about one request. */
