@@ -1,0 +1,65 @@
+/**
+ * `npm run bench -- [--model DIR]… [--json FILE] [--runs N] [--threads N]`: load time, task switch, prefill and decode speed, dense and masked, on models/tiny and
+ * on a random-weight 162 M LLaMA, or on the models named. Prints the hardware first; ratios are of one run.
+ */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { TINY } from '../tiny.js';
+import { hardware, hardwareLine } from './hardware.js';
+import { LLAMA_162M, writeRandomModel } from './random-model.js';
+import { measureServing, type ServingFigures } from './serving.js';
+
+const { values } = parseArgs({
+  options: {
+    model: { type: 'string', multiple: true },
+    json: { type: 'string' },
+    runs: { type: 'string', default: '5' },
+    threads: { type: 'string', default: '0' },
+  },
+});
+
+const scratch = mkdtempSync(join(tmpdir(), 'maskserve-bench-'));
+try {
+  const models = values.model ?? [TINY, writtenRandomModel()];
+  const figures: ServingFigures[] = [];
+  for (const directory of models) {
+    const result = await measureServing(directory, {
+      runs: Number(values.runs),
+      threads: Number(values.threads),
+      scratch,
+    });
+    if (figures.length === 0) console.log(`hardware: ${hardwareLine(hardware())}`);
+    console.log(table(result));
+    figures.push(result);
+  }
+  if (values.json) {
+    writeFileSync(values.json, `${JSON.stringify({ hardware: hardware(), models: figures }, null, 2)}\n`);
+  }
+} finally {
+  rmSync(scratch, { recursive: true, force: true });
+}
+
+function writtenRandomModel(): string {
+  const directory = join(scratch, 'random-162m');
+  writeRandomModel(directory, LLAMA_162M);
+  return directory;
+}
+
+function table(figures: ServingFigures): string {
+  const { prefill, decode, settings } = figures;
+  const row = (name: string, value: string): string => `  ${name.padEnd(46)} ${value}`;
+  const rates = (name: string, { dense, masked, ratio }: ServingFigures['prefill']): string =>
+    row(name, `dense ${dense.toFixed(1)} · masked ${masked.toFixed(1)} tokens/s · masked/dense ${ratio.toFixed(2)}×`);
+  return [
+    `\n${figures.model}: ${(figures.parameters / 1e6).toFixed(1)} M parameters, ${(figures.maskedParameters / 1e6).toFixed(1)} M masked`,
+    row('load the model', `${figures.loadMs.toFixed(0)} ms`),
+    row('mask container', `${figures.containerBytes} bytes, ${figures.bitsPerParameter.toFixed(4)} bit per parameter`),
+    row('resident task', `${figures.taskBytes} bytes, ${figures.taskShare.toFixed(4)} of its dense matrices`),
+    row('cold switch (container → compacted)', `${figures.coldSwitchMs.toFixed(1)} ms`),
+    row('warm switch (resident)', `${(figures.warmSwitchMs * 1000).toFixed(1)} µs`),
+    rates(`prefill, ${settings.prefillTokens} tokens`, prefill),
+    rates(`decode, ${settings.decodeTokens} tokens after ${settings.promptTokens}`, decode),
+  ].join('\n');
+}
