@@ -1,6 +1,16 @@
 /** Valid containers and what can happen to them: damage without knowledge, and lies by a writer that knows the format. */
 import { encodeMaskSet } from '../../codec/encode.js';
-import { join, seal, sealChunks, setU32, takeApart, u32, type ContainerParts } from '../codec/container-parts.js';
+import {
+  join,
+  seal,
+  sealChunks,
+  setIndex,
+  setPayload,
+  setU32,
+  takeApart,
+  u32,
+  type ContainerParts,
+} from '../codec/container-parts.js';
 import { randomIntegers, randomSet } from '../codec/random-sets.js';
 import { simpleContentDigest, simpleDecode } from '../codec/simple-decoder.js';
 import type { FuzzInput } from './target.js';
@@ -86,6 +96,9 @@ const MUTATIONS: readonly (readonly [name: string, Mutation])[] = [
   ['fill a part', (bytes, random) => fillPart(bytes, random)],
   ['splice another', (bytes, random, corpus) => spliceOther(bytes, pick(corpus, random), random)],
   ['swap chunks', (bytes, random) => withParts(bytes, (parts) => swapChunks(parts, random), join)],
+  ['copy a name', (bytes, random) => withParts(bytes, ({ table }) => copyName(table, random), join)],
+  // Sealed at once, since only a chunk length gives it away: it is never valid, whatever comes after.
+  ['announce a long mask', (bytes, random) => withParts(bytes, (parts) => announceLongMask(parts, random))],
   ['grow a shape', (bytes, random) => withParts(bytes, ({ table }) => growShape(table, random), join)],
 ];
 
@@ -169,6 +182,33 @@ function swapChunks({ index, payload }: ContainerParts, random: Random): void {
   index.copyWithin(a, b, b + 8);
   index.set(first, b);
   if (random(2) === 0) payload.reverse();
+}
+
+/** Name bytes of one entry over those of another, where all entries are as long. */
+function copyName(table: Uint8Array, random: Random): void {
+  if (table.length < 32) return;
+  const entry = 16 + table[0]!;
+  const entries = Math.floor(table.length / entry);
+  const from = entry * random(entries);
+  table.copyWithin(entry * random(entries) + 16, from + 16, from + entry);
+}
+
+/** Gives the first tensor 2^20 to 2^27 groups in chunks of one byte. */
+function announceLongMask(parts: ContainerParts, random: Random): void {
+  const { header, table, index, payload } = parts;
+  if (table.length < 16 || index.length < 8) return;
+  const [replaced, chunks] = [u32(table, 12), 1 << random(8)];
+  if (replaced * 8 > index.length) return;
+  let bytes = 0;
+  for (let i = 0; i < replaced; i++) bytes += u32(index, 8 * i);
+  header[14] = 20;
+  setU32(table, 4, 2 ** 10);
+  setU32(table, 8, 2 ** 10 * header[13]! * chunks);
+  setU32(table, 12, chunks);
+  const entries = Uint8Array.from({ length: 8 * chunks }, (_, i) => (i % 8 === 0 ? 1 : 0));
+  setIndex(parts, concat(entries, index.subarray(8 * replaced)));
+  setPayload(parts, concat(new Uint8Array(chunks).fill(0x80), payload.subarray(bytes)));
+  sealChunks(parts);
 }
 
 /** Rows or columns of the first tensor, times or plus something. */
