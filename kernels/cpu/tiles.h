@@ -106,7 +106,7 @@ MS_INLINE int64_t RowsOfTask(ms_context* ctx, int64_t tokens, int64_t n, int64_t
   const int64_t shared = n / (4 * Threads(ctx));
   const int64_t least = Min(CeilDiv(kMinBytes, row_bytes), CeilDiv(kMinProducts, tokens * k));
   const int64_t tile = Max(Dot::kRows, Dot::kRowsNarrow);
-  return Min(kMaxRowsCut, CeilDiv(Max(1, Max(least, Min(cached, shared))), tile) * tile);
+  return CeilDiv(Max(1, Max(least, Min(cached, shared))), tile) * tile;
 }
 
 // `row_bytes`: what a row of w takes, for the cut into tasks.
@@ -133,7 +133,8 @@ MS_INLINE ms_status Multiply(ms_context* ctx, float* y, const float* x, const Ma
       }
     }
   };
-  ParallelRanges(ctx, n, RowsOfTask<Dot>(ctx, tokens, n, k, row_bytes), body);
+  const int64_t rows = RowsOfTask<Dot>(ctx, tokens, n, k, row_bytes);
+  ParallelRanges(ctx, n, part < k ? Min(rows, kMaxRowsCut) : rows, body);
   return MS_OK;
 }
 
