@@ -32,7 +32,7 @@ export class EventStream {
     this.opened = true;
     clearTimeout(this.flushTimer);
     this.res.status(200).set({
-      'Content-Type': 'text/event-stream',
+      'Content-Type': 'text/event-stream; charset=utf-8',
       'Cache-Control': 'no-cache',
       // nginx would collect events otherwise.
       'X-Accel-Buffering': 'no',
