@@ -105,7 +105,7 @@ class LruResidency implements CheckedResidency {
     signal?.throwIfAborted();
     if (this.closed) throw shuttingDown();
     if (this.cost > this.budgetBytes) throw tooLarge(this.cost, this.budgetBytes);
-    const resident = this.cache.get(digest) ?? (this.room.waiting === 0 ? this.takeBack(digest) : undefined);
+    const resident = this.cache.get(digest) ?? this.takeBack(digest);
     if (resident) {
       this.hits++;
       resident.leases++;
@@ -289,9 +289,10 @@ class LruResidency implements CheckedResidency {
     else this.free(resident);
   }
 
+  /** What is still in memory is used again, unless others wait for that memory, or a load is on its way that will find it. */
   private takeBack(digest: Digest): Resident | undefined {
     const resident = this.outside.get(digest);
-    if (!resident) return undefined;
+    if (!resident || this.room.waiting > 0 || this.loads.has(digest)) return undefined;
     this.outside.delete(digest);
     this.cache.set(digest, resident);
     return resident;

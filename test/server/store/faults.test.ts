@@ -41,7 +41,7 @@ async function liveWithFault(failAt: number, fault: Fault): Promise<boolean> {
   let possible = [INITIAL];
   const registry = await openWithFault(store, files);
   if (registry) {
-    possible = await liveOn(registry, files, fault);
+    possible = await liveOn(store, registry, files, fault);
     await registry.close();
   }
   const what = `call ${failAt} (${files.failed()}) failed with ${fault}`;
@@ -71,7 +71,7 @@ async function openWithFault(store: TemporaryStore, files: FailingFileSystem): P
 }
 
 /** Runs the steps; after each, what is served is what was acknowledged. Returns the states that a restart may find. */
-async function liveOn(registry: Registry, files: FailingFileSystem, fault: Fault) {
+async function liveOn(store: TemporaryStore, registry: Registry, files: FailingFileSystem, fault: Fault) {
   let state = INITIAL;
   for (const step of SCENARIO) {
     const failedBefore = files.failed();
@@ -85,6 +85,7 @@ async function liveOn(registry: Registry, files: FailingFileSystem, fault: Fault
       assertOneOf(await readState(registry), [state], `while running, ${files.failed()} failed in "${step.name}"`);
       await assertAllReadable(registry);
       if (await takesChanges(registry)) {
+        await assertNothingLeft(store, registry, `${files.failed()} failed in "${step.name}"`);
         await step.run(registry);
         state = stateAfter(step);
         continue;

@@ -5,6 +5,7 @@ import { mkdir, readdir, readFile, rm, truncate, unlink, writeFile } from 'node:
 import { join } from 'node:path';
 import { afterEach, test } from 'node:test';
 import { openDiskRegistry } from '../../../server/store/disk-registry.js';
+import { nodeFileSystem } from '../../../server/store/file-system.js';
 import { bytesOf, publish, refusal } from './registry-contract.js';
 import { digestOf, sampleContainer, sampleModel } from './sample-masks.js';
 import { blobPath, flipByte, openTemporaryStore, temporaryFolder, type TemporaryStore } from './temporary-store.js';
@@ -226,6 +227,20 @@ test('a task keeps its newest versions up to the limit, and the containers of th
     [5, 4, 3].map((seed) => digestOf(sampleContainer(seed))),
   );
   assert.equal((await store.leftovers()).length, 3);
+});
+
+test('publishing a container while it is being deleted for want of a name keeps it, however slow the disk is', async () => {
+  const unlinkSlowly = async (path: string): Promise<void> => {
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    await nodeFileSystem.unlink(path);
+  };
+  store = await openTemporaryStore({}, { fileSystem: { ...nodeFileSystem, unlink: unlinkSlowly } });
+  await publish(store.registry, 'french', french);
+  const removing = store.registry.remove('french', {});
+  await new Promise((resolve) => setTimeout(resolve, 150));
+  await publish(store.registry, 'german', french);
+  await removing;
+  assert.deepEqual(await bytesOf(store.registry, digestOf(french)), Buffer.from(french));
 });
 
 test('a container outlives its last name for the time of grace, so that a request under way can load it', async () => {

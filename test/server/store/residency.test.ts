@@ -276,6 +276,28 @@ test('a task evicted while leased is counted outside, and taken back instead of 
   residency.checkIntegrity();
 });
 
+test('a task that is being loaded because others waited is not taken back under the load', async () => {
+  const paths: (() => void)[] = [];
+  const registry = { path: (digest: Digest) => new Promise<string>((resolve) => paths.push(() => resolve(digest))) };
+  const { residency, loader } = make(1, { registry });
+  const first = residency.acquire('a');
+  paths.shift()?.();
+  const lease = await first;
+  const cold = residency.acquire('b', AbortSignal.timeout(20));
+  paths.shift()?.();
+  await turns();
+  const queued = residency.acquire('a');
+  await assert.rejects(cold, { name: 'TimeoutError' });
+  const joining = residency.acquire('a');
+  paths.shift()?.();
+  const [second, third] = await Promise.all([queued, joining]);
+  assert.equal(second.weights, lease.weights);
+  assert.equal(third.weights, lease.weights);
+  assert.deepEqual(loader.begun, ['a']);
+  for (const held of [lease, second, third]) held.release();
+  residency.checkIntegrity();
+});
+
 test('an unleased task is freed by evict at once; one that is being loaded goes when its leases end', async () => {
   const loader = new FakeLoader(() => COST, false);
   const { residency } = make(2, { loader });
@@ -361,7 +383,7 @@ test('thousands of random acquires, releases, aborts, evictions and failures kee
       );
       const tracked: Promise<void> = acquiring.finally(() => pending.delete(tracked));
       pending.add(tracked);
-      if (random() < 0.2) setTimeout(() => controller.abort(), 0);
+      if (random() < 0.2) setImmediate(() => controller.abort());
     } else if (dice < 0.8) {
       leases.splice(Math.floor(random() * leases.length), 1)[0]?.release();
     } else if (dice < 0.83) {
