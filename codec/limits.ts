@@ -7,8 +7,8 @@ export type Range = readonly [least: number, most: number];
 export const LIMITS = {
   tensorCount: [1, 16_384],
   tableBytes: [17, 8_388_608],
-  chunkCount: [1, 1_048_576],
-  payloadBytes: [1, 2 ** 40],
+  chunkCount: [0, 1_048_576],
+  payloadBytes: [0, 2 ** 40],
   chunkLog2: [12, 20],
   nameBytes: [1, 255],
   rows: [1, 2 ** 24],

@@ -8,6 +8,7 @@ import { checkContainer, ContainerReader, decodeMaskSet } from '../../codec/deco
 import { encodeMaskSet } from '../../codec/encode.js';
 import { fileSource } from '../../codec/file-source.js';
 import { symbolsToNibbles } from '../../codec/pattern.js';
+import { seal, setU32, takeApart } from './container-parts.js';
 import { BASE, OTHER_BASE, randomSet } from './random-sets.js';
 
 const PARENT = 'a0'.repeat(32);
@@ -99,6 +100,35 @@ describe('a container', () => {
       message: new RegExp(`base weights ${OTHER_BASE}, got one for ${BASE}`),
     });
     assert.equal(checkContainer(bytes, { expectBase: BASE }).base, BASE);
+  });
+
+  it('is checked with one chunk in memory at a time', () => {
+    const set = randomSet(9, [2, 4], { w: [512, 1024] });
+    const bytes = encodeMaskSet(set, { chunkLog2: 12 });
+    let largest = 0;
+    const read = (at: number, length: number): Uint8Array => {
+      largest = Math.max(largest, length);
+      return bytes.subarray(at, at + length);
+    };
+    checkContainer({ byteLength: bytes.length, read });
+    assert.ok(largest <= 4096 * 0.33, `read ${largest} bytes at once`);
+  });
+
+  it('of absurd but permitted lengths costs no more than its tables', () => {
+    const parts = takeApart(encodeMaskSet(randomSet(10, [2, 4], SHAPES)));
+    setU32(parts.header, 20, 8_388_608);
+    setU32(parts.header, 24, 1_048_576);
+    setU32(parts.header, 32, 0);
+    setU32(parts.header, 36, 256); // 2^40 bytes of payload
+    seal(parts);
+    let readBytes = 0;
+    const read = (at: number, length: number): Uint8Array => {
+      readBytes += length;
+      return at === 0 ? parts.header : new Uint8Array(length);
+    };
+    const byteLength = 144 + 8_388_608 + 8 * 1_048_576 + 2 ** 40;
+    assert.throws(() => checkContainer({ byteLength, read }), { code: 'table-checksum' });
+    assert.equal(readBytes, 144 + 16 * 2 ** 20);
   });
 
   it('is read from a file as from memory', () => {

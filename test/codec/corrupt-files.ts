@@ -118,10 +118,10 @@ function headerFields(): CorruptFile[] {
     field('length-limit', 'absurd-tensor-count', (header) => header.fill(255, 16, 20)),
     field('length-limit', 'absurd-table-bytes', (header) => header.fill(255, 20, 24)),
     field('truncated', 'table-longer-than-file', (header) => setU32(header, 20, 8_388_608)),
-    field('length-limit', 'no-chunks', (header) => setU32(header, 24, 0)),
+    field('trailing-bytes', 'no-chunks', (header) => setU32(header, 24, 0)),
     field('length-limit', 'absurd-chunk-count', (header) => header.fill(255, 24, 28)),
     field('truncated', 'index-longer-than-file', (header) => setU32(header, 24, 1_048_576)),
-    field('length-limit', 'no-payload', (header) => setU32(header, 32, 0)),
+    field('trailing-bytes', 'no-payload', (header) => setU32(header, 32, 0)),
     field('length-limit', 'absurd-payload-bytes', (header) => header.fill(255, 32, 40)),
     field('length-limit', 'payload-bytes-that-wrap-32-bits', (header) => setU32(header, 36, 0x10000)),
     field('truncated', 'payload-longer-than-file', (header) => setU32(header, 36, 1)),
@@ -197,6 +197,10 @@ function tableEntries(): CorruptFile[] {
     entry('chunk-count', 'one-chunk-too-many', (table) => setU32(table, SECOND_ENTRY + 12, 2)),
     entry('chunk-count', 'absurd-chunks', (table) => table.fill(255, 12, 16)),
     entry('chunk-count', 'more-rows-than-chunks', (table) => setU32(table, 4, 2 ** 20)),
+    changed('chunk-count', 'no-chunks-and-no-payload', (parts) => {
+      setIndex(parts, new Uint8Array(0));
+      setPayload(parts, new Uint8Array(0));
+    }),
     changed('chunk-count', 'chunk-of-no-tensor', (parts) => {
       setIndex(parts, Uint8Array.of(...parts.index, 1, 0, 0, 0, 0, 0, 0, 0));
       setPayload(parts, Uint8Array.of(...parts.payload, 0x80));

@@ -34,12 +34,15 @@ describe('a corrupt container', () => {
       it(`${path.parse(file).name} is ${code}, said in one line`, () => {
         const bytes = readFileSync(path.join(CORRUPT_FOLDER, code, file));
         for (const read of [checkContainer, decodeMaskSet]) {
+          const before = process.memoryUsage().arrayBuffers;
           assert.throws(
             () => read(bytes, { expectBase: BASE }),
             (error) => {
               assert.ok(error instanceof CodecError, String(error));
               assert.equal(error.code, code, error.message);
               assert.match(error.message, /^expected [^\n]+, got [^\n]+$/);
+              // The symbols of one chunk are at most 1 MiB; nothing else may be large.
+              assert.ok(process.memoryUsage().arrayBuffers - before < 2 * 2 ** 20, 'allocated too much');
               return true;
             },
           );

@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
+import { ContainerReader } from '../../codec/decode.js';
+import { encodeMaskSet } from '../../codec/encode.js';
 import { CODEC_ERRORS } from '../../codec/errors.js';
 import { LIMITS } from '../../codec/limits.js';
-import { maxBytes, minBytes } from '../../codec/uniform-ac.js';
+import { symbolsToNibbles } from '../../codec/pattern.js';
+import { encodeUniform, maxBytes, minBytes } from '../../codec/uniform-ac.js';
 
 const FORMAT = readFileSync(new URL('../../../codec/FORMAT.md', import.meta.url), 'utf8');
 
@@ -43,6 +46,27 @@ describe('FORMAT.md', () => {
       }
       assert.equal(Number(b), Math.floor(1000 * Math.log2(Number(patterns))));
     }
+  });
+
+  it('gives examples of chunks that the coder writes', () => {
+    const examples = tableRows(section(7)).slice(1);
+    assert.ok(examples.length >= 6);
+    for (const [patterns, symbols, chunk] of examples) {
+      const out = new Uint8Array(20);
+      const bytes = encodeUniform(Uint8Array.from(symbols!.split(' '), Number), Number(patterns), out, 0);
+      assert.equal('`' + Buffer.from(out.subarray(0, bytes)).toString('hex') + '`', chunk);
+    }
+  });
+
+  it('gives an example of a container that the encoder writes', () => {
+    const mask = { name: 'w', rows: 2, cols: 12, symbols: Uint8Array.of(0, 1, 2, 3, 4, 5) };
+    const bytes = encodeMaskSet({ n: 2, m: 4, base: '1'.padStart(64, '0'), masks: [mask] });
+    const text = section(12);
+    const listed = [...text.matchAll(/^(?:[0-9a-f]{2} ){1,15}[0-9a-f]{2}/gm)].map(([line]) => line.replaceAll(' ', ''));
+    assert.equal(listed.join(''), Buffer.from(bytes).toString('hex'));
+    assert.ok(text.replaceAll('\n', ' ').includes(`in ${bytes.length} bytes`));
+    assert.ok(text.includes(`\`${Buffer.from(symbolsToNibbles(mask.symbols)).toString('hex')}\``));
+    assert.ok(text.includes(new ContainerReader(bytes).summary.content));
   });
 });
 
