@@ -1,10 +1,11 @@
 /** The HTTP server around an app: time-outs, and an end that lets running requests finish. */
 import { createServer, type RequestListener, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { DEFAULT_LIMITS, type Limits } from './limits.js';
 
 /** How often node looks for headers that take too long. */
 const CONNECTION_CHECK_MS = 5_000;
+const SWEEP_MS = 50;
 
 export interface Listener {
   /** With the port that port 0 became. */
@@ -33,10 +34,11 @@ export async function listen(
   server.maxConnections = limits.connections;
   // The route says when it wants the body (json-body.ts `continueBody`): a refused upload is refused before it is sent.
   server.on('checkContinue', app);
+  const connections = new Connections(server);
   await bind(server, host, port);
   return {
     address: { host, port: (server.address() as AddressInfo).port },
-    drain: () => drain(server),
+    drain: () => drain(server, connections),
     destroy: () => server.closeAllConnections(),
   };
 }
@@ -62,9 +64,43 @@ function bindReason(error: NodeJS.ErrnoException, host: string, port: number): s
   }
 }
 
-function drain(server: Server): Promise<void> {
+/**
+ * Which connections have a request in progress. Node's own idea of idle leaves out those that never had one, such as browsers open in advance: they would hold
+ * up the end.
+ */
+class Connections {
+  private readonly requests = new Map<Socket, number>();
+
+  constructor(server: Server) {
+    server.on('connection', (socket) => {
+      this.requests.set(socket, 0);
+      socket.once('close', () => this.requests.delete(socket));
+    });
+    const onRequest: RequestListener = (req, res) => {
+      this.add(req.socket, 1);
+      res.once('close', () => this.add(req.socket, -1));
+    };
+    server.prependListener('request', onRequest).prependListener('checkContinue', onRequest);
+  }
+
+  closeIdle(): void {
+    for (const [socket, requests] of this.requests) if (requests === 0) socket.destroySoon();
+  }
+
+  private add(socket: Socket, change: number): void {
+    const requests = this.requests.get(socket);
+    if (requests !== undefined) this.requests.set(socket, requests + change);
+  }
+}
+
+/** Connections fall idle one by one, as their answers end. */
+function drain(server: Server, connections: Connections): Promise<void> {
   return new Promise((resolve) => {
-    server.close(() => resolve());
-    server.closeIdleConnections();
+    const sweep = setInterval(() => connections.closeIdle(), SWEEP_MS);
+    server.close(() => {
+      clearInterval(sweep);
+      resolve();
+    });
+    connections.closeIdle();
   });
 }
