@@ -1,0 +1,345 @@
+/** Every argument of every op, wrong in every way: a TypeError or RangeError that names the op and the argument. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { native, type Handle } from '../../kernels/index.js';
+import { Scope } from './scope.js';
+
+const scope = new Scope();
+const folder = mkdtempSync(join(tmpdir(), 'maskserve-arguments-'));
+const zeros = join(folder, 'zeros');
+writeFileSync(zeros, new Uint8Array(1 << 16));
+const mapping = native.mapFile(zeros, 0, 1 << 16);
+after(() => {
+  scope.close();
+  native.free(mapping);
+  rmSync(folder, { recursive: true });
+});
+
+/** `out` and `inout` are written; `optional` may be 0; `bytes` is the least an op accepts. */
+type Argument =
+  | {
+      readonly name: string;
+      readonly kind: 'in' | 'out' | 'optional' | 'optionalOut';
+      readonly bytes: number;
+      readonly align: number;
+    }
+  | { readonly name: string; readonly kind: 'count' | 'index' | 'number'; readonly value: number }
+  | { readonly name: string; readonly kind: 'array'; readonly value: ArrayBufferView }
+  | { readonly name: string; readonly kind: 'text'; readonly value: string };
+
+const input = (name: string, bytes: number, align = 4): Argument => ({ name, kind: 'in', bytes, align });
+const out = (name: string, bytes: number, align = 4): Argument => ({ name, kind: 'out', bytes, align });
+const count = (name: string, value: number): Argument => ({ name, kind: 'count', value });
+const index = (name: string, value: number): Argument => ({ name, kind: 'index', value });
+const number = (name: string, value: number): Argument => ({ name, kind: 'number', value });
+const ids = { name: 'ids', kind: 'array', value: Int32Array.of(1, 2, 3) } as const;
+const type = { name: 'type', kind: 'text', value: 'f32' } as const;
+
+/** A call that is right, argument by argument. T 2, N 3, K 16, V 5, H 4, KV 2, hd 6, capacity 8. */
+const OPS: Readonly<Record<string, readonly Argument[]>> = {
+  toBf16: [out('out', 10, 2), input('input', 20, 1), type, count('n', 5)],
+  toF32: [out('out', 20), input('input', 20, 1), type, count('n', 5)],
+  embed: [out('out', 3 * 16 * 4), input('table', 5 * 16 * 2, 2), ids, count('vocab', 5), count('dim', 16)],
+  rmsnorm: [
+    out('out', 128),
+    input('x', 128),
+    input('gain', 64),
+    count('rows', 2),
+    count('dim', 16),
+    number('eps', 1e-5),
+  ],
+  rope: [
+    out('x', 2 * 4 * 6 * 4),
+    input('cos', 5 * 3 * 4),
+    input('sin', 5 * 3 * 4),
+    index('start', 3),
+    count('tokens', 2),
+    count('heads', 4),
+    count('headDim', 6),
+  ],
+  kvWrite: [
+    out('cache', 2 * 8 * 6 * 4),
+    input('x', 2 * 2 * 6 * 4),
+    index('start', 3),
+    count('tokens', 2),
+    count('kvHeads', 2),
+    count('headDim', 6),
+    count('capacity', 8),
+  ],
+  attention: [
+    out('out', 2 * 4 * 6 * 4),
+    input('q', 2 * 4 * 6 * 4),
+    input('kCache', 2 * 8 * 6 * 4),
+    input('vCache', 2 * 8 * 6 * 4),
+    index('start', 3),
+    count('tokens', 2),
+    count('heads', 4),
+    count('kvHeads', 2),
+    count('headDim', 6),
+    count('capacity', 8),
+    number('scale', 0.5),
+    index('window', 0),
+  ],
+  siluMul: [out('out', 20), input('gate', 20), input('up', 20), count('n', 5)],
+  add: [out('x', 20), input('y', 20), count('n', 5)],
+  addBias: [out('x', 40), input('bias', 20), count('rows', 2), count('n', 5)],
+  matmul: [out('y', 24), input('x', 128), input('w', 96, 2), count('tokens', 2), count('n', 3), count('k', 16)],
+  matmul24: [
+    out('y', 24),
+    input('x', 128),
+    input('values', 48, 2),
+    input('meta', 6, 1),
+    count('tokens', 2),
+    count('n', 3),
+    count('k', 16),
+  ],
+  addSparse: [
+    out('logits', 40),
+    index('row', 1),
+    count('vocab', 5),
+    ids,
+    { name: 'deltas', kind: 'array', value: new Float32Array(3) },
+  ],
+  argmax: [input('logits', 40), index('row', 1), count('vocab', 5)],
+  sample: [
+    input('logits', 40),
+    index('row', 1),
+    count('vocab', 5),
+    number('temperature', 1),
+    index('topK', 2),
+    number('topP', 0.5),
+    number('uniform', 0.5),
+  ],
+  logprobs: [
+    input('logits', 40),
+    index('row', 1),
+    count('vocab', 5),
+    ids,
+    { name: 'out', kind: 'array', value: new Float64Array(3) },
+  ],
+  topLogprobs: [
+    input('logits', 40),
+    index('row', 1),
+    count('vocab', 5),
+    ids,
+    { name: 'out', kind: 'array', value: new Float64Array(3) },
+  ],
+  scoreMask24: [
+    out('meta', 6, 1),
+    input('w', 96, 2),
+    { name: 'scale', kind: 'optional', bytes: 64, align: 4 },
+    count('n', 3),
+    count('k', 16),
+  ],
+  sumSquares: [out('sums', 128, 8), input('x', 128), count('tokens', 2), count('k', 16)],
+  gram: [out('gram', 2048, 8), input('x', 128), count('tokens', 2), count('k', 16)],
+  sparsegpt24: [
+    out('meta', 6, 1),
+    { name: 'updated', kind: 'optionalOut', bytes: 96, align: 2 },
+    input('w', 96, 2),
+    input('gram', 2048, 8),
+    count('tokens', 2),
+    count('n', 3),
+    count('k', 16),
+    number('damp', 0.01),
+  ],
+  compress24: [out('values', 48, 2), input('w', 96, 2), input('meta', 6, 1), count('n', 3), count('k', 16)],
+  select24: [out('out', 96, 2), input('w', 96, 2), input('meta', 6, 1), count('n', 3), count('k', 16)],
+};
+
+const addon = native as unknown as Readonly<Record<string, (...args: unknown[]) => unknown>>;
+
+function call(op: string, args: readonly unknown[]): unknown {
+  const f = addon[op];
+  assert.ok(f !== undefined, op);
+  return f(...args);
+}
+
+/** Right arguments, buffers exactly as large as they must be. */
+function rightArguments(op: string, list: readonly Argument[]): unknown[] {
+  return list.map((argument) => {
+    if (!('bytes' in argument)) return argument.value;
+    const fill = op.endsWith('24') && argument.name === 'meta' ? 0x44 : 0; // zeros name no pattern
+    return scope.put(new Uint8Array(argument.bytes).fill(fill));
+  });
+}
+
+function refuses(op: string, args: readonly unknown[], at: number, bad: unknown, name: string, kinds: string[]): void {
+  const changed = args.map((arg, i) => (i === at ? bad : arg));
+  assert.throws(
+    () => call(op, changed),
+    (error: Error) => {
+      assert.ok(kinds.includes(error.name), `${op}(${name} = ${String(bad)}): ${String(error)}`);
+      assert.ok(error.message.startsWith(`${op}: expected`), error.message);
+      assert.match(error.message, new RegExp(`\\b${name}\\b`), `${op} names ${name}`);
+      assert.ok(!error.message.includes('\n'));
+      return true;
+    },
+    `${op}(${name} = ${String(bad)}) is refused`,
+  );
+}
+
+for (const [op, list] of Object.entries(OPS)) {
+  test(`${op} refuses wrong arguments and takes right ones`, () => {
+    const args = rightArguments(op, list);
+    call(op, args);
+    list.forEach((argument, at) => {
+      for (const bad of [undefined, null, {}, () => 0, Symbol.iterator]) {
+        refuses(op, args, at, bad, argument.name, ['TypeError']);
+      }
+      if ('bytes' in argument) checkBuffer(op, args, at, argument);
+      else if (argument.kind === 'text') refuses(op, args, at, 'f64', 'type', ['RangeError']);
+      else if (argument.kind === 'array') checkArray(op, args, at, argument.name);
+      else checkNumber(op, args, at, argument);
+    });
+    assert.throws(() => call(op, args.slice(1)), {
+      name: 'TypeError',
+      message: /^\w+: expected \d+ arguments but received/,
+    });
+    assert.throws(() => call(op, [...args, 1]), {
+      name: 'TypeError',
+      message: /^\w+: expected \d+ arguments but received/,
+    });
+    call(op, args);
+  });
+}
+
+function checkBuffer(
+  op: string,
+  args: readonly unknown[],
+  at: number,
+  argument: { name: string; kind: string; bytes: number; align: number },
+): void {
+  const stale = native.alloc(argument.bytes);
+  native.free(stale);
+  const optional = argument.kind.startsWith('optional');
+  for (const bad of [stale, -1, 1.5, NaN, Infinity, 2 ** 53, 2 ** 30, ...(optional ? [] : [0])]) {
+    refuses(op, args, at, bad, argument.name, ['TypeError']);
+  }
+  refuses(op, args, at, String(args[at]), argument.name, ['TypeError']);
+  const short = native.view(args[at] as Handle, 0, argument.bytes - 1);
+  refuses(op, args, at, short, argument.name, ['RangeError']);
+  native.free(short);
+  if (argument.align > 1) {
+    const room = native.alloc(argument.bytes + 1);
+    const crooked = native.view(room, 1, argument.bytes);
+    refuses(op, args, at, crooked, argument.name, ['RangeError']);
+    native.free(crooked);
+    native.free(room);
+  }
+  if (argument.kind === 'out' || argument.kind === 'optionalOut') {
+    refuses(op, args, at, mapping, argument.name, ['TypeError']);
+  }
+  if (optional)
+    call(
+      op,
+      args.map((arg, i) => (i === at ? 0 : arg)),
+    );
+}
+
+function checkNumber(op: string, args: readonly unknown[], at: number, argument: { name: string; kind: string }): void {
+  refuses(op, args, at, '1', argument.name, ['TypeError']);
+  refuses(op, args, at, NaN, argument.name, ['RangeError']);
+  refuses(op, args, at, Infinity, argument.name, ['RangeError']);
+  if (argument.kind === 'number') return;
+  refuses(op, args, at, -1, argument.name, ['RangeError']);
+  refuses(op, args, at, 1.5, argument.name, ['RangeError']);
+  if (argument.kind === 'count') refuses(op, args, at, 0, argument.name, ['RangeError']);
+  // Absurd but whole: refused for some buffer that is too short, without overflow on the way.
+  if (argument.name === 'topK' || argument.name === 'window') return;
+  for (const huge of [2 ** 31, 2 ** 32 + 16, 2 ** 40, Number.MAX_SAFE_INTEGER - 7]) {
+    if (op === 'sparsegpt24' && argument.name === 'tokens') continue; // only divides
+    refuses(op, args, at, huge, 'expected', ['RangeError']);
+  }
+}
+
+function checkArray(op: string, args: readonly unknown[], at: number, name: string): void {
+  refuses(op, args, at, [1, 2, 3], name, ['TypeError']);
+  refuses(op, args, at, new Uint8Array(3), name, ['TypeError']);
+  if (name !== 'ids') {
+    refuses(
+      op,
+      args,
+      at,
+      new (Object.getPrototypeOf(args[at]) as { constructor: Float64ArrayConstructor }).constructor(2),
+      name,
+      ['RangeError'],
+    );
+    return;
+  }
+  if (op === 'topLogprobs') return; // written, not read
+  refuses(op, args, at, Int32Array.of(1, 5, 2), name, ['RangeError']);
+  refuses(op, args, at, Int32Array.of(-1, 1, 2), name, ['RangeError']);
+}
+
+test('values outside their range are refused by name', () => {
+  const cases: readonly (readonly [string, number, number, RegExp])[] = [
+    ['rmsnorm', 5, -1, /eps of at least 0/],
+    ['rope', 6, 5, /even headDim/],
+    ['kvWrite', 2, 7, /start \+ tokens of at most capacity = 8 but received 9/],
+    ['attention', 4, 7, /start \+ tokens of at most capacity = 8 but received 9/],
+    ['attention', 7, 3, /heads to be a multiple of kvHeads but received 4 and 3/],
+    ['matmul24', 6, 12, /k to be a multiple of 8 but received 12/],
+    ['compress24', 4, 12, /k to be a multiple of 8/],
+    ['select24', 4, 12, /k to be a multiple of 8/],
+    ['scoreMask24', 4, 12, /k to be a multiple of 8/],
+    ['sparsegpt24', 6, 12, /k to be a multiple of 8/],
+    ['sparsegpt24', 7, -0.1, /damp of at least 0/],
+    ['sample', 3, -1, /temperature of at least 0/],
+    ['sample', 5, 0, /topP in \(0, 1\]/],
+    ['sample', 5, 1.1, /topP in \(0, 1\]/],
+    ['sample', 6, 1, /uniform in \[0, 1\)/],
+    ['sample', 6, -0.1, /uniform in \[0, 1\)/],
+  ];
+  for (const [op, at, bad, message] of cases) {
+    const args = rightArguments(op, OPS[op] ?? []);
+    args[at] = bad;
+    assert.throws(() => call(op, args), { name: 'RangeError', message });
+  }
+});
+
+test('sizes in messages are spelled out', () => {
+  const args = rightArguments('matmul', OPS['matmul'] ?? []);
+  args[2] = scope.room(95);
+  assert.throws(
+    () => call('matmul', args),
+    /^RangeError: matmul: expected w of at least N·K·2 = 96 bytes but received 95$/,
+  );
+});
+
+test('outputs may not overlap inputs, except where an op works in place', () => {
+  const all = scope.room(1 << 12);
+  const part = (offset: number, bytes: number): Handle => native.view(all, offset, bytes);
+  const [a, b, c] = [part(0, 256), part(128, 256), part(1024, 256)];
+  const overlap = { name: 'RangeError', message: /to be apart but received overlapping buffers$/ };
+  assert.throws(() => native.matmul(a, b, c, 2, 32, 2), overlap);
+  assert.throws(() => native.matmul(a, c, b, 2, 32, 2), overlap);
+  assert.throws(() => native.rmsnorm(a, b, c, 2, 32, 1e-5), overlap);
+  assert.throws(() => native.siluMul(a, b, c, 64), overlap);
+  assert.throws(() => native.add(a, b, 64), overlap);
+  assert.throws(() => native.toF32(a, b, 'f32', 64), overlap);
+  assert.throws(() => native.compress24(a, a, c, 1, 128), overlap);
+  native.rmsnorm(a, a, c, 2, 32, 1e-5);
+  native.siluMul(a, a, c, 64);
+  native.add(a, a, 64);
+  for (const handle of [a, b, c]) native.free(handle);
+});
+
+test('setThreads and setPrecision take what they name and nothing else', () => {
+  const threads = native.info().threads;
+  native.setThreads(5);
+  assert.equal(native.info().threads, 5);
+  native.setThreads(0);
+  assert.equal(native.info().threads, threads);
+  for (const bad of [-1, 1.5, NaN, 100000, 2 ** 40]) {
+    assert.throws(() => native.setThreads(bad), { name: 'RangeError', message: /^setThreads: expected threads/ });
+  }
+  assert.throws(() => call('setThreads', ['2']), { name: 'TypeError' });
+  assert.throws(
+    () => call('setPrecision', ['f16']),
+    /^RangeError: setPrecision: expected precision to be 'bf16' or 'f32'/,
+  );
+});
