@@ -16,7 +16,7 @@ import { lockStore, type StoreLock } from './lock.js';
 import { recover } from './recovery.js';
 import { findShipped } from './shipped.js';
 import { StableStorage } from './stable-storage.js';
-import { openLayout, type StoreLayout } from './store-layout.js';
+import { countForeignTasks, openLayout, type StoreLayout } from './store-layout.js';
 import { checkOwnTaskName, checkTaskName } from './task-name.js';
 import type { BlobInfo, Precondition, Registry, RegistryEvent, StoreLog, TaskRecord } from './types.js';
 import { VerifiedBlobs } from './verified-blobs.js';
@@ -59,6 +59,9 @@ export async function openDiskRegistry(options: DiskRegistryOptions): Promise<Re
     });
     const blobFiles = new BlobFiles(layout.blobs, layout.quarantine, fileSystem, storage);
     const { aliases, damaged, stored, broken } = await recover(layout, fileSystem, blobFiles, log);
+    const foreign = await countForeignTasks(fileSystem, options.directory, model.base);
+    if (foreign > 0)
+      log.info(`the store also keeps ${foreign} tasks for other base weights, which ${model.name} can't use`);
     const shipped = await findShipped(options.shippedDirectory, checker, log);
     const shippedPaths = new Map([...shipped.values()].map(({ version, path }) => [version.blob.digest, path]));
     return new DiskRegistry({

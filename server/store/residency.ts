@@ -10,6 +10,7 @@ import { LRUCache } from 'lru-cache';
 import type { Digest } from '../../codec/mask-set.js';
 import type { ModelInfo, TaskWeights } from '../engine/types.js';
 import { ServerError } from '../errors.js';
+import { abortable } from './abortable.js';
 import { createLoader, type Loader } from './loader.js';
 import { Room, type RoomRequest } from './room.js';
 import type { Lease, Registry, Residency, ResidencyStats, Tier } from './types.js';
@@ -326,21 +327,6 @@ class LruResidency implements CheckedResidency {
   private free({ weights }: Resident): void {
     this.loader.free(weights);
     this.room.release(weights.bytes);
-  }
-}
-
-/** Rejects with the signal's reason when it is aborted first; `work` goes on. */
-async function abortable<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (!signal) return work;
-  let onAbort: (() => void) | undefined;
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(signal.reason);
-    signal.addEventListener('abort', onAbort);
-  });
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    if (onAbort) signal.removeEventListener('abort', onAbort);
   }
 }
 

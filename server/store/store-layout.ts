@@ -49,6 +49,19 @@ export async function openLayout(files: FileSystem, directory: string, base: Dig
   }
 }
 
+/** How many tasks the store keeps for other bases: after a change of weights somebody will look for them. */
+export async function countForeignTasks(files: FileSystem, directory: string, base: Digest): Promise<number> {
+  let tasks = 0;
+  for (const name of await files.list(directory)) {
+    if (name === base || !/^[0-9a-f]{64}$/.test(name)) continue;
+    tasks += await files.list(join(directory, name, 'tasks')).then(
+      (aliases) => aliases.length,
+      () => 0,
+    );
+  }
+  return tasks;
+}
+
 /** mkdir -p, with an fsync of every folder that got a new entry. */
 async function makeDurably(files: FileSystem, path: string): Promise<void> {
   const topmost = await files.makeDirectory(path);

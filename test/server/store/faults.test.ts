@@ -11,7 +11,7 @@ import { ServerError } from '../../../server/errors.js';
 import { nodeFileSystem } from '../../../server/store/file-system.js';
 import type { Registry } from '../../../server/store/types.js';
 import { failingFileSystem, type FailingFileSystem, type Fault } from './failing-file-system.js';
-import { publish, refusal } from './registry-contract.js';
+import { publish, refusal } from './registry-calls.js';
 import { sampleContainer } from './sample-masks.js';
 import {
   assertAllReadable,

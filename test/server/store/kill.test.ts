@@ -8,7 +8,7 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { Digest } from '../../../codec/mask-set.js';
 import { openDiskRegistry } from '../../../server/store/disk-registry.js';
-import { bytesOf, publish } from './registry-contract.js';
+import { bytesOf, publish } from './registry-calls.js';
 import { loopContainer, loopModel } from './loop-masks.js';
 import { BASE, digestOf, randomFrom } from './sample-masks.js';
 import { filesIn, temporaryFolder } from './temporary-store.js';

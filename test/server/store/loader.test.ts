@@ -6,7 +6,7 @@ import { decodeMaskSet } from '../../../codec/decode.js';
 import { native } from '../../../kernels/index.js';
 import { createLoader, type Loader } from '../../../server/store/loader.js';
 import { keptWeights, nativeModel, readValues, type NativeModel } from './native-model.js';
-import { refusal } from './registry-contract.js';
+import { refusal } from './registry-calls.js';
 import { digestOf, MATRICES, sampleContainer } from './sample-masks.js';
 import { temporaryFolder } from './temporary-store.js';
 

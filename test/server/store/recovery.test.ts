@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterEach, test } from 'node:test';
 import { openDiskRegistry } from '../../../server/store/disk-registry.js';
 import { nodeFileSystem } from '../../../server/store/file-system.js';
-import { bytesOf, publish, refusal } from './registry-contract.js';
+import { bytesOf, publish, refusal } from './registry-calls.js';
 import { digestOf, sampleContainer, sampleModel } from './sample-masks.js';
 import { blobPath, flipByte, openTemporaryStore, temporaryFolder, type TemporaryStore } from './temporary-store.js';
 
@@ -209,9 +209,12 @@ test("two models share a store directory without seeing each other's tasks", asy
   const temporary = await closedStore();
   const other = { ...sampleModel(), base: '5a'.repeat(32) };
   const theirs = await openDiskRegistry({ ...temporary.options, shippedDirectory: undefined, model: other });
-  const ours = await temporary.reopen();
   const bytes = sampleContainer(1, { base: other.base });
   await publish(theirs, 'french', bytes);
+  const ours = await temporary.reopen();
+  assert.ok(
+    temporary.lines.some((line) => line.includes("keeps 1 tasks for other base weights, which sample can't use")),
+  );
   assert.equal((await ours.resolve('french')).digest, digestOf(french));
   assert.equal((await theirs.resolve('french')).digest, digestOf(bytes));
   assert.equal((await theirs.list()).length, 1);

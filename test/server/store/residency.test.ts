@@ -6,7 +6,7 @@ import { NO_BUFFER } from '../../../kernels/types.js';
 import { createResidency, type CheckedResidency, type ResidencyOptions } from '../../../server/store/residency.js';
 import type { Lease } from '../../../server/store/types.js';
 import { FakeLoader } from './fake-loader.js';
-import { refusal } from './registry-contract.js';
+import { refusal } from './registry-calls.js';
 import { BASE, randomFrom } from './sample-masks.js';
 
 /** A matrix whose compacted form takes 900 bytes. */

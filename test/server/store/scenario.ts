@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import type { Digest } from '../../../codec/mask-set.js';
 import type { Registry } from '../../../server/store/types.js';
-import { bytesOf, publish } from './registry-contract.js';
+import { bytesOf, publish } from './registry-calls.js';
 import { digestOf, sampleContainer } from './sample-masks.js';
 
 /** Task → its state: digest served, and versions newest first. */

@@ -6,7 +6,7 @@ import { native } from '../../../kernels/index.js';
 import { createResidency } from '../../../server/store/residency.js';
 import type { Lease } from '../../../server/store/types.js';
 import { keptWeights, nativeModel, readValues } from './native-model.js';
-import { publish, refusal } from './registry-contract.js';
+import { publish, refusal } from './registry-calls.js';
 import { digestOf, MATRICES, randomFrom, sampleContainer } from './sample-masks.js';
 import { openTemporaryStore } from './temporary-store.js';
 
