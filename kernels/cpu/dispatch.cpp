@@ -94,14 +94,15 @@ const IsaChoice* Choose(const char* wanted) {
   return nullptr;
 }
 
-// Leaked on purpose: they live as long as the library.
+// The two objects are leaked on purpose: they live as long as the library.
 const ms_backend* MakeBackend(const IsaChoice& choice) {
+  static const std::string& available = *new std::string(Available());
   auto* backend = new ms_backend{};
   backend->abi_version = MS_ABI_VERSION;
   backend->bytes = sizeof(ms_backend);
   backend->name = "cpu";
   backend->isa = choice.name;
-  backend->available = (new std::string(Available()))->c_str();
+  backend->available = available.c_str();
   backend->alloc = AllocateBytes;
   backend->release = ReleaseBytes;
   backend->upload = CopyBytes;

@@ -1,0 +1,266 @@
+// The CPU backend's op table under sanitizers (make -C kernels asan-test, tsan-test): every op at awkward shapes, on
+// exactly sized heap buffers and several threads, so that a read past a tail or a race is caught. Results are checked
+// for what needs no reference: the same bits for every number of threads, and 2:4 products equal to dense ones.
+// Accuracy is tested in *.test.ts.
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <thread>
+#include <vector>
+
+#include "../../kernels/cpu/cpu_backend.h"
+
+namespace {
+
+using maskserve::OpenCpuBackend;
+
+const ms_backend* backend;
+int failures = 0;
+
+void Expect(bool holds, const char* what, int64_t a = 0, int64_t b = 0, int64_t c = 0) {
+  if (holds) return;
+  ++failures;
+  std::fprintf(stderr, "%s: %s (%lld, %lld, %lld)\n", backend->isa, what, static_cast<long long>(a),
+               static_cast<long long>(b), static_cast<long long>(c));
+}
+
+struct Random {
+  uint64_t state;
+  uint32_t Next() {
+    state = state * 6364136223846793005ull + 1442695040888963407ull;
+    return static_cast<uint32_t>(state >> 33);
+  }
+  float Float() { return static_cast<float>(Next()) / 1073741824.0f - 1.0f; }
+};
+
+std::vector<float> Floats(Random& random, int64_t n) {
+  std::vector<float> v(static_cast<size_t>(n));
+  for (float& f : v) f = random.Float();
+  return v;
+}
+
+// bf16 in [−1, 1), by truncation.
+std::vector<uint16_t> Weights(Random& random, int64_t n) {
+  std::vector<uint16_t> v(static_cast<size_t>(n));
+  for (uint16_t& w : v) {
+    const float f = random.Float();
+    uint32_t bits;
+    std::memcpy(&bits, &f, 4);
+    w = static_cast<uint16_t>(bits >> 16);
+  }
+  return v;
+}
+
+std::vector<uint8_t> Metadata(Random& random, int64_t bytes) {
+  static const uint8_t kNibbles[] = {4, 8, 12, 9, 13, 14};
+  std::vector<uint8_t> v(static_cast<size_t>(bytes));
+  for (uint8_t& b : v) b = static_cast<uint8_t>(kNibbles[random.Next() % 6] | kNibbles[random.Next() % 6] << 4);
+  return v;
+}
+
+ms_weights Bf16(const std::vector<uint16_t>& v) {
+  return {MS_BF16, 0, v.data(), nullptr};
+}
+
+class Context {
+ public:
+  explicit Context(int threads) : context_(backend->context_create()) { backend->set_threads(context_, threads); }
+  ~Context() { backend->context_destroy(context_); }
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+  operator ms_context*() { return context_; }
+
+ private:
+  ms_context* context_;
+};
+
+// Runs `body` on several numbers of threads; what it returns must be the same bits each time.
+void SameOnAnyThreads(const char* what, const std::function<std::vector<float>(ms_context*)>& body) {
+  std::vector<float> first;
+  for (const int threads : {1, 2, 5}) {
+    Context context(threads);
+    for (int repeat = 0; repeat < 3; ++repeat) {
+      const std::vector<float> result = body(context);
+      if (first.empty()) first = result;
+      Expect(std::memcmp(first.data(), result.data(), first.size() * sizeof(float)) == 0, what, threads, repeat);
+    }
+  }
+}
+
+void Products(int64_t tokens, int64_t n, int64_t k) {
+  Random random{static_cast<uint64_t>(tokens * 7919 + n * 31 + k)};
+  const auto x = Floats(random, tokens * k);
+  const auto w = Weights(random, n * k);
+  const auto meta = Metadata(random, n * k / 8);
+  for (const int exact : {0, 1}) {
+    SameOnAnyThreads("matmul", [&](ms_context* ctx) {
+      backend->set_exact(ctx, exact);
+      std::vector<float> y(static_cast<size_t>(tokens * n));
+      Expect(backend->ops.matmul(ctx, y.data(), x.data(), Bf16(w), tokens, n, k) == MS_OK, "matmul", tokens, n, k);
+      return y;
+    });
+    if (k % 8 != 0) continue;
+    SameOnAnyThreads("matmul24", [&](ms_context* ctx) {
+      backend->set_exact(ctx, exact);
+      std::vector<uint16_t> values(static_cast<size_t>(n * k / 2)), selected(static_cast<size_t>(n * k));
+      std::vector<float> y(static_cast<size_t>(tokens * n)), dense(y.size());
+      Expect(backend->ops.compress24(ctx, values.data(), Bf16(w), meta.data(), n, k) == MS_OK, "compress24", n, k);
+      Expect(backend->ops.select24(ctx, selected.data(), Bf16(w), meta.data(), n, k) == MS_OK, "select24", n, k);
+      backend->ops.matmul24(ctx, y.data(), x.data(), Bf16(values), meta.data(), tokens, n, k);
+      backend->ops.matmul(ctx, dense.data(), x.data(), Bf16(selected), tokens, n, k);
+      for (size_t i = 0; i < y.size(); ++i) {
+        Expect(std::fabs(y[i] - dense[i]) < 1e-4f * std::sqrt(static_cast<float>(k)), "matmul24 = matmul", tokens, n,
+               k);
+      }
+      return y;
+    });
+  }
+}
+
+void Attention(int64_t start, int64_t tokens, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t window) {
+  Random random{static_cast<uint64_t>(start + 17 * tokens + head_dim)};
+  const int64_t capacity = start + tokens;
+  const auto q = Floats(random, tokens * heads * head_dim), table = Floats(random, capacity * head_dim / 2);
+  const auto kv = Floats(random, tokens * kv_heads * head_dim), old = Floats(random, kv_heads * capacity * head_dim);
+  SameOnAnyThreads("attention", [&](ms_context* ctx) {
+    std::vector<float> out(q.size()), query = q, cache = old;
+    if (head_dim % 2 == 0) {
+      backend->ops.rope(ctx, query.data(), table.data(), table.data(), start, tokens, heads, head_dim);
+    }
+    backend->ops.kv_write(ctx, cache.data(), kv.data(), start, tokens, kv_heads, head_dim, capacity);
+    backend->ops.attention(ctx, out.data(), query.data(), cache.data(), cache.data(), start, tokens, heads, kv_heads,
+                           head_dim, capacity, 0.3, window);
+    for (const float f : out) Expect(std::isfinite(f), "attention is finite", start, tokens, head_dim);
+    return out;
+  });
+}
+
+void Elementwise(int64_t n) {
+  Random random{static_cast<uint64_t>(n)};
+  const auto x = Floats(random, n), y = Floats(random, n);
+  const auto table = Weights(random, 3 * n);
+  SameOnAnyThreads("elementwise", [&](ms_context* ctx) {
+    std::vector<float> out(x.size());
+    std::vector<uint16_t> half(x.size());
+    backend->ops.silu_mul(ctx, out.data(), x.data(), y.data(), n);
+    backend->ops.add(ctx, out.data(), y.data(), n);
+    backend->ops.add_bias(ctx, out.data(), x.data(), 1, n);
+    backend->ops.rmsnorm(ctx, out.data(), out.data(), y.data(), 1, n, 1e-5);
+    std::vector<char> crooked(x.size() * 4 + 1);
+    std::memcpy(crooked.data() + 1, out.data(), x.size() * 4);
+    for (const ms_value_type type : {MS_BF16, MS_F16, MS_F32}) {
+      backend->ops.to_bf16(ctx, half.data(), crooked.data() + 1, type, n);
+    }
+    std::vector<float> row(x.size());
+    const int32_t id = 2;
+    backend->ops.embed(ctx, row.data(), Bf16(table), &id, 1, n);
+    backend->ops.to_f32(ctx, out.data(), half.data(), MS_BF16, n);
+    backend->ops.add(ctx, out.data(), row.data(), n);
+    return out;
+  });
+}
+
+void Sampling(int64_t vocab) {
+  Random random{static_cast<uint64_t>(vocab)};
+  auto logits = Floats(random, vocab);
+  logits[0] = NAN;
+  Context ctx(1);
+  int32_t token;
+  for (const double top_p : {1.0, 0.9, 1e-9}) {
+    for (const int64_t top_k : {int64_t{0}, int64_t{1}, vocab / 2, 2 * vocab}) {
+      backend->ops.sample(ctx, logits.data(), vocab, 0.7, top_k, top_p, 0.999, &token);
+      Expect(token >= 0 && token < vocab, "sample", vocab, top_k, token);
+    }
+  }
+  std::vector<int32_t> ids(static_cast<size_t>(vocab));
+  std::vector<double> out(ids.size());
+  backend->ops.argmax(ctx, logits.data(), vocab, &token);
+  backend->ops.top_logprobs(ctx, logits.data(), vocab, ids.data(), out.data(), vocab);
+  Expect(ids[0] == token, "the likeliest is the argmax", vocab);
+  backend->ops.logprobs(ctx, logits.data(), vocab, ids.data(), out.data(), vocab);
+  const float delta = 1;
+  backend->ops.add_sparse(ctx, logits.data(), &token, &delta, 1);
+}
+
+void Pruning(int64_t tokens, int64_t n, int64_t k) {
+  Random random{static_cast<uint64_t>(tokens + n + k)};
+  const auto x = Floats(random, tokens * k), scale = Floats(random, k);
+  const auto w = Weights(random, n * k);
+  SameOnAnyThreads("pruning", [&](ms_context* ctx) {
+    std::vector<uint8_t> meta(static_cast<size_t>(n * k / 8));
+    std::vector<uint16_t> updated(w.size());
+    std::vector<double> gram(static_cast<size_t>(k * k)), sums(static_cast<size_t>(k));
+    backend->ops.score_mask24(ctx, meta.data(), Bf16(w), nullptr, n, k);
+    backend->ops.score_mask24(ctx, meta.data(), Bf16(w), scale.data(), n, k);
+    backend->ops.sum_squares(ctx, sums.data(), x.data(), tokens, k);
+    backend->ops.gram(ctx, gram.data(), x.data(), tokens, k);
+    const ms_status status =
+        backend->ops.sparsegpt24(ctx, meta.data(), updated.data(), Bf16(w), gram.data(), tokens, n, k, 0.01);
+    Expect(status == MS_OK, backend->last_error(ctx), tokens, n, k);
+    std::vector<float> result(meta.begin(), meta.end());
+    result.insert(result.end(), updated.begin(), updated.end());
+    result.insert(result.end(), sums.begin(), sums.end());
+    return result;
+  });
+}
+
+void BadData() {
+  Context ctx(3);
+  const int64_t n = 2000, k = 512;
+  std::vector<uint16_t> w(static_cast<size_t>(n * k)), values(w.size() / 2);
+  std::vector<uint8_t> meta(w.size() / 8, 0x44);
+  meta[static_cast<size_t>(1234 * (k / 8))] = 0x45;
+  Expect(backend->ops.compress24(ctx, values.data(), Bf16(w), meta.data(), n, k) == MS_BAD_DATA, "a bad nibble");
+  Expect(std::strstr(backend->last_error(ctx), "row 1234") != nullptr, "its row");
+  const ms_weights unknown = {MS_I4, 32, w.data(), nullptr};
+  Expect(backend->ops.compress24(ctx, values.data(), unknown, meta.data(), n, k) == MS_UNSUPPORTED, "an unknown type");
+}
+
+// Contexts of different threads share nothing: both pools at work at once.
+void TwoCallers() {
+  std::thread other([] {
+    for (int i = 0; i < 5; ++i) Products(5, 700, 512);
+  });
+  for (int i = 0; i < 5; ++i) Products(7, 600, 640);
+  other.join();
+}
+
+}  // namespace
+
+// With --list: what the machine runs, for the loop over MASKSERVE_ISA.
+int main(int argc, char** argv) {
+  const char* reason = "";
+  backend = OpenCpuBackend(MS_ABI_VERSION, &reason);
+  if (backend == nullptr) {
+    std::fprintf(stderr, "%s\n", reason);
+    return 1;
+  }
+  if (argc > 1 && std::strcmp(argv[1], "--list") == 0) {
+    std::printf("%s\n", backend->available);
+    return 0;
+  }
+  const char* none = nullptr;
+  Expect(OpenCpuBackend(MS_ABI_VERSION + 1, &none) == nullptr && none != nullptr, "another ABI version is refused");
+  for (const int64_t k : {1, 8, 24, 63, 72, 136, 1000}) {
+    for (const int64_t tokens : {1, 2, 3, 5, 13}) Products(tokens, 11, k);
+  }
+  Products(3, 300, 4160);
+  for (const int64_t head_dim : {1, 6, 20, 64, 80}) {
+    Attention(0, 1, 3, 1, head_dim, 0);
+    Attention(61, 9, 4, 2, head_dim, 0);
+    Attention(70, 40, 4, 2, head_dim, 13);
+  }
+  Attention(300, 33, 40, 1, 32, 0);
+  for (const int64_t n : {1, 3, 7, 9, 17, 31, 65, 70001}) Elementwise(n);
+  for (const int64_t vocab : {2, 15, 33, 1001}) Sampling(vocab);
+  Pruning(5, 3, 8);
+  Pruning(300, 21, 136);
+  Pruning(40, 9, 264);
+  BadData();
+  TwoCallers();
+  std::printf("%s: %s\n", backend->isa, failures == 0 ? "clean" : "FAILED");
+  return failures == 0 ? 0 : 1;
+}
