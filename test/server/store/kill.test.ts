@@ -20,8 +20,8 @@ interface Publisher {
   readonly child: ChildProcessWithoutNullStreams;
   /** Whole lines so far. */
   readonly lines: () => string[];
-  /** Resolves when a line that starts so has been printed. */
-  readonly printed: (start: string) => Promise<void>;
+  /** Resolves when so many lines with this start have been printed. */
+  readonly printed: (start: string, times: number) => Promise<void>;
   /** SIGKILL; resolves when the process is gone and all that it printed is here. */
   readonly kill: () => Promise<void>;
 }
@@ -37,8 +37,8 @@ function startPublisher(directory: string, seed: number): Publisher {
   return {
     child,
     lines,
-    printed: async (start) => {
-      while (!lines().some((line) => line.startsWith(start))) {
+    printed: async (start, times) => {
+      while (lines().filter((line) => line.startsWith(start)).length < times) {
         assert.equal(child.exitCode, null, `the publisher ended early: ${errors}`);
         await Promise.race([once(child.stdout, 'data'), closed]);
       }
@@ -60,9 +60,10 @@ test(`${KILLS} kills at random moments lose nothing acknowledged, tear nothing a
   let interrupted = 0;
   for (let cycle = 0; cycle < KILLS; cycle++) {
     const publisher = startPublisher(folder, cycle);
-    // Every fourth process is killed while it starts, which is when it recovers from the kill before.
-    if (cycle % 4 !== 3) await publisher.printed('ready');
-    await new Promise((resolve) => setTimeout(resolve, random() * 150));
+    // Every fourth process is killed while it starts, which is when it recovers from the kill before; the others while they publish.
+    if (cycle % 4 !== 3) await publisher.printed('try', 1);
+    if (cycle % 4 < 2) await publisher.printed('ack', 1 + (cycle % 3));
+    await new Promise((resolve) => setTimeout(resolve, random() * (cycle % 4 === 3 ? 150 : 30)));
     await publisher.kill();
 
     let attempt: { task: string; digest: Digest } | undefined;
@@ -104,7 +105,7 @@ test(`${KILLS} kills at random moments lose nothing acknowledged, tear nothing a
 test('a store that another process has open is refused with its pid, until that process is killed', async () => {
   const folder = await temporaryFolder();
   const publisher = startPublisher(folder, 1);
-  await publisher.printed('ack');
+  await publisher.printed('ack', 1);
   const options = { directory: folder, model: loopModel() };
   await assert.rejects(
     openDiskRegistry(options),
