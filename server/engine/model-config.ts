@@ -55,6 +55,10 @@ const ARCHITECTURES: Readonly<Record<string, string>> = {
   qwen3: 'Qwen3ForCausalLM',
 };
 
+/** transformers' defaults for absent fields. */
+const MISTRAL_WINDOW = 4096;
+const QWEN3_HEAD_DIM = 128;
+
 type Json = Record<string, unknown>;
 
 /** Reads `directory`/config.json. Throws one line naming the file, the field and the value. */
@@ -71,7 +75,7 @@ export function readModelConfig(directory: string): ModelConfig {
   const hidden = fields.count('hidden_size');
   const heads = fields.count('num_attention_heads');
   const kvHeads = fields.count('num_key_value_heads', heads);
-  const headDim = fields.count('head_dim', hidden / heads);
+  const headDim = fields.count('head_dim', type === 'qwen3' ? QWEN3_HEAD_DIM : hidden / heads);
   if (heads % kvHeads !== 0) fields.refuse('num_key_value_heads', `a divisor of num_attention_heads ${heads}`);
   if (headDim % 2 !== 0) fields.refuse('head_dim', 'an even number');
   const layers = fields.count('num_hidden_layers');
@@ -200,19 +204,22 @@ function ropeConfig(json: Json, fields: Fields): RopeConfig {
 }
 
 /**
- * Mistral slides in every layer; Qwen2 and Qwen3 from max_window_layers on, if use_sliding_window; `layer_types` overrules both.
- * LLaMA never does (transformers ignores the field there).
+ * Mistral slides in every layer, by 4096 where the field is absent (transformers' default); Qwen2 and Qwen3 in the layers that
+ * `layer_types` names, else from max_window_layers on, if use_sliding_window. LLaMA never does (transformers ignores the field there).
  */
 function slidingWindows(json: Json, fields: Fields, type: string, layers: number): number[] {
   const full = new Array<number>(layers).fill(0);
-  const none = json['sliding_window'] === undefined || json['sliding_window'] === null;
-  if (type === 'llama' || none || (type !== 'mistral' && json['use_sliding_window'] !== true)) return full;
+  if (type === 'mistral') {
+    const window = json['sliding_window'] === null ? 0 : fields.count('sliding_window', MISTRAL_WINDOW);
+    return full.fill(window);
+  }
+  if (type === 'llama' || json['use_sliding_window'] !== true || (json['sliding_window'] ?? null) === null) return full;
   const window = fields.count('sliding_window');
   const types = json['layer_types'];
   if (Array.isArray(types)) {
     return full.map((_, i) => (types[i] === 'sliding_attention' ? window : 0));
   }
-  const from = type === 'mistral' ? 0 : fields.number('max_window_layers', layers);
+  const from = fields.number('max_window_layers', layers);
   return full.map((_, i) => (i >= from ? window : 0));
 }
 

@@ -44,8 +44,7 @@ function weightFiles(directory: string): string[] {
   const single = join(directory, 'model.safetensors');
   if (existsSync(single)) return [single];
   if (!existsSync(index)) throw new Error(`expected ${single} or ${index}, but neither exists`);
-  const map = (JSON.parse(readFileSync(index, 'utf8')) as { weight_map?: Record<string, unknown> }).weight_map;
-  if (!map) throw new Error(`expected "weight_map" in ${index}`);
+  const map = readWeightMap(index);
   const names = new Set(Object.values(map));
   return [...names].map((name) => {
     if (typeof name !== 'string' || name.includes('/') || name.includes('\\')) {
@@ -53,6 +52,18 @@ function weightFiles(directory: string): string[] {
     }
     return join(directory, name);
   });
+}
+
+function readWeightMap(index: string): Record<string, unknown> {
+  let json: unknown;
+  try {
+    json = JSON.parse(readFileSync(index, 'utf8'));
+  } catch (cause) {
+    throw new Error(`${index} is not valid JSON: ${(cause as Error).message}`, { cause });
+  }
+  const map = (json as { weight_map?: unknown } | null)?.weight_map;
+  if (typeof map !== 'object' || map === null) throw new Error(`expected an object "weight_map" in ${index}`);
+  return map as Record<string, unknown>;
 }
 
 /** Reads and checks one file's header. */
@@ -85,7 +96,10 @@ function parseHeader(text: string, file: string, dataStart: number, fileBytes: n
   const tensors: TensorLocation[] = [];
   for (const [name, value] of Object.entries(json)) {
     if (name === '__metadata__') continue;
-    const entry = value as { dtype?: unknown; shape?: unknown; data_offsets?: unknown };
+    const entry = (value ?? {}) as { dtype?: unknown; shape?: unknown; data_offsets?: unknown };
+    if (typeof entry.dtype !== 'string') {
+      throw new Error(`tensor ${name} in ${file}: expected a dtype but received ${JSON.stringify(value)}`);
+    }
     const type = TYPES[String(entry.dtype)];
     if (!type) continue;
     const shape = wholeNumbers(entry.shape);

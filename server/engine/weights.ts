@@ -6,6 +6,9 @@ import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
 import type { ModelConfig } from './model-config.js';
 import type { TensorLocation } from './safetensors.js';
 
+const ELEMENT_BYTES = { bf16: 2, f16: 2, f32: 4 } as const;
+const COPY_BYTES = 4 << 20;
+
 /** One linear layer: w (rows, cols) bf16, bias (rows) f32 or none. */
 export interface DenseMatrix {
   readonly name: string;
@@ -130,7 +133,7 @@ class Loader {
     const tensor = this.tensors.get(name);
     if (!tensor) {
       throw new Error(
-        `can't run this model: expected a bf16, fp16 or fp32 tensor ${name} of shape ${shape.join('x')}, but the files have none`,
+        `can't run this model: expected a bf16, fp16 or fp32 tensor ${name} of shape ${shape.join('x')}, but the files have none of that type`,
       );
     }
     if (tensor.shape.join('x') !== shape.join('x')) {
@@ -148,7 +151,19 @@ class Loader {
       file = this.keep(native.mapFile(tensor.file, 0, fileBytes(this.tensors, tensor.file)));
       this.files.set(tensor.file, file);
     }
-    return this.keep(native.view(file, tensor.offset, tensor.bytes));
+    const view = this.keep(native.view(file, tensor.offset, tensor.bytes));
+    return tensor.offset % ELEMENT_BYTES[tensor.type] === 0 ? view : this.copied(view, tensor.bytes);
+  }
+
+  /** The format does not align tensors (its library does): ops need whole elements, so the rare odd file is copied. */
+  private copied(view: Handle, bytes: number): Handle {
+    const copy = this.keep(native.alloc(bytes));
+    for (let done = 0; done < bytes; done += COPY_BYTES) {
+      const chunk = new Uint8Array(Math.min(COPY_BYTES, bytes - done));
+      native.read(view, done, chunk);
+      native.write(copy, done, chunk);
+    }
+    return copy;
   }
 
   private keep(handle: Handle): Handle {
