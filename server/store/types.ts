@@ -45,10 +45,13 @@ export interface RegistryEvent {
 /**
  * Names → immutable blobs. Nothing acknowledged is ever lost: a method that changes something resolves after it is on stable storage.
  * Throws ServerError: task_not_found, version_not_found, precondition_failed, reserved_task, invalid_task_name, read_only_task,
- * invalid_mask, wrong_base, digest_mismatch, disk_full, store_failed.
+ * invalid_mask, wrong_base, digest_mismatch, body_too_large, mask_corrupt, disk_full, store_failed, shutting_down.
  */
 export interface Registry {
-  /** Receives container bytes, checks them whole (validation in a worker thread), moves the alias. `expect`: declared sha256. */
+  /**
+   * Receives container bytes, checks them whole (validation in a worker thread), moves the alias. `expect`: declared sha256.
+   * `created`: there was no task of this name before, shipped or published. A refused stream is left open.
+   */
   publish(
     task: string,
     bytes: Readable,
@@ -58,11 +61,11 @@ export interface Registry {
   resolve(task: string, version?: Digest): Promise<BlobInfo>;
   get(task: string): Promise<TaskRecord>;
   list(): Promise<readonly TaskRecord[]>;
-  /** Opens a blob's bytes. */
+  /** Opens a blob's bytes, all or from `start` to `end` inclusive. `bytes` is the length of the whole blob. */
   read(digest: Digest, range?: { start: number; end: number }): Promise<{ bytes: number; stream: Readable }>;
   /** Path of a blob on this machine, verified since start-up: for the loader. */
   path(digest: Digest): Promise<string>;
-  /** Moves the alias to an earlier version (the one before the current if none is named). */
+  /** Moves the alias to another version (to what the task served before the current one was published, if none is named). */
   rollback(task: string, options: { readonly to?: Digest; readonly precondition?: Precondition }): Promise<TaskRecord>;
   /** Removes the alias and its versions; a shipped task of that name comes back. Blobs go when nothing names them. */
   remove(task: string, options: { readonly precondition?: Precondition }): Promise<void>;
@@ -105,8 +108,8 @@ export interface ResidencyStats {
 /** Compacted tasks under a byte budget: LRU, one load in flight a digest, nothing leased is freed. */
 export interface Residency {
   /**
-   * Throws out_of_memory when the task alone exceeds the budget (numbers in the sentence), mask_corrupt when the blob fails its
-   * checks, the signal's reason when aborted (the load goes on for whoever else waits).
+   * Throws out_of_memory when the task alone exceeds the budget (numbers in the sentence) or running requests have held all of it for
+   * too long (retryAfterSeconds), mask_corrupt when the blob fails its checks, shutting_down, the signal's reason when aborted (the load goes on for whoever else waits).
    */
   acquire(digest: Digest, signal?: AbortSignal): Promise<Lease>;
   /** Bytes that a task of this model takes when resident, known before it is loaded. */
