@@ -219,7 +219,7 @@ function slidingWindows(json: Json, fields: Fields, type: string, layers: number
   if (Array.isArray(types)) {
     return full.map((_, i) => (types[i] === 'sliding_attention' ? window : 0));
   }
-  const from = fields.number('max_window_layers', layers);
+  const from = typeof json['max_window_layers'] === 'number' ? json['max_window_layers'] : layers;
   return full.map((_, i) => (i >= from ? window : 0));
 }
 
