@@ -19,10 +19,12 @@ ms_status CopyBytes(ms_context* ctx, void* out, const void* in, size_t bytes);
 ms_status ZeroBytes(ms_context* ctx, void* memory, size_t bytes);
 
 // The op tables of table.cpp, one for each instruction set it was compiled for.
-#if defined(__x86_64__)
+#if defined(MASKSERVE_HAS_avx512)
 namespace avx512 {
 extern const ms_ops kOps;
 }
+#endif
+#if defined(MASKSERVE_HAS_avx2)
 namespace avx2 {
 extern const ms_ops kOps;
 }

@@ -55,7 +55,7 @@ bool RunsAvx2() {
   return (SavedState() & kXmmYmm) == kXmmYmm && avx && fma && f16c && avx2;
 }
 
-bool RunsAvx512() {
+[[maybe_unused]] bool RunsAvx512() {
   constexpr uint64_t kXmmYmmZmm = 0xe6;
   const Leaf seven = Cpuid(7, 0);
   const bool f = Bit(seven.ebx, 16), dq = Bit(seven.ebx, 17), bw = Bit(seven.ebx, 30), vl = Bit(seven.ebx, 31);
@@ -71,8 +71,10 @@ bool Always() {
 
 // Best first.
 const IsaChoice kChoices[] = {
-#if defined(__x86_64__)
+#if defined(MASKSERVE_HAS_avx512)
     {"avx512", RunsAvx512, &avx512::kOps},
+#endif
+#if defined(MASKSERVE_HAS_avx2)
     {"avx2", RunsAvx2, &avx2::kOps},
 #endif
     {"scalar", Always, &scalar::kOps},

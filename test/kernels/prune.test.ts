@@ -27,6 +27,17 @@ onEveryIsa(import.meta.url, () => {
     }
   });
 
+  test('every order of four scores, with every tie, is ranked by definition', () => {
+    scoped((scope) => {
+      const values = [0, 0x3f80, 0xc000, 0x4040]; // 0, 1, −2, 3
+      const w = Uint16Array.from({ length: 1024 }, (_, i) => values[((i >> 2) >> (2 * (i & 3))) & 3] ?? 0);
+      const meta = scope.room(128);
+      native.scoreMask24(meta, scope.put(w), NO_BUFFER, 1, 1024);
+      const expected = reference.bestTwo(Float64Array.from(w, (bits) => Math.abs(fromBf16(bits))));
+      assert.deepEqual(scope.bytes(meta, 128), expected);
+    });
+  });
+
   test('equal scores keep the lower position, and a NaN is the first to go', () => {
     scoped((scope) => {
       const one = 0x3f80;
