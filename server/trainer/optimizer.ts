@@ -1,0 +1,98 @@
+/** AdamW over many parameter tensors with clipping by their joint norm, and the schedules of the learning rate. */
+import { native, type Handle } from '../../kernels/index.js';
+import type { Buffers } from './activations.js';
+
+export interface AdamWSettings {
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly epsilon: number;
+  readonly weightDecay: number;
+  /** Largest joint L2 norm of the gradients; 0: no clipping. */
+  readonly clip: number;
+}
+
+/** One tensor of `count` f32 parameters. */
+export interface Parameter {
+  readonly name: string;
+  readonly values: Handle;
+  readonly gradients: Handle;
+  readonly firstMoments: Handle;
+  readonly secondMoments: Handle;
+  readonly count: number;
+}
+
+export function allocateParameter(buffers: Buffers, name: string, count: number): Parameter {
+  return {
+    name,
+    values: buffers.f32(count),
+    gradients: buffers.f32(count),
+    firstMoments: buffers.f32(count),
+    secondMoments: buffers.f32(count),
+    count,
+  };
+}
+
+/** Bytes of a parameter with its gradient and two moments. */
+export const BYTES_PER_PARAMETER = 16;
+
+/**
+ * One AdamW step (`step` from 1) on all parameters. Returns the gradients' joint norm before clipping. Throws when it is not
+ * finite, naming the tensor.
+ */
+export function adamwStep(
+  parameters: readonly Parameter[],
+  settings: AdamWSettings,
+  learningRate: number,
+  step: number,
+): number {
+  let squares = 0;
+  for (const { name, gradients, count } of parameters) {
+    const sum = native.sumOfSquares(gradients, count);
+    if (!Number.isFinite(sum)) throw new DivergenceError(step, name);
+    squares += sum;
+  }
+  const norm = Math.sqrt(squares);
+  const gradientScale = settings.clip > 0 ? Math.min(1, settings.clip / (norm + 1e-6)) : 1;
+  for (const parameter of parameters) {
+    native.adamw(
+      parameter.values,
+      parameter.gradients,
+      parameter.firstMoments,
+      parameter.secondMoments,
+      parameter.count,
+      { ...settings, learningRate, step, gradientScale },
+    );
+  }
+  return norm;
+}
+
+/** A gradient or loss became NaN or infinite. */
+export class DivergenceError extends Error {
+  constructor(step: number, what: string) {
+    super(
+      `training diverged at step ${step}: ${what} is not finite; lower the learning rate (--travel or --lr), or resume from an earlier checkpoint`,
+    );
+    this.name = 'DivergenceError';
+  }
+}
+
+export interface Schedule {
+  readonly steps: number;
+  readonly warmup: number;
+  /** Share of the peak that the cosine ends at. */
+  readonly floor: number;
+}
+
+/** Learning rate of step s (from 0) as a share of the peak: linear warm-up, cosine to `floor`. */
+export function scheduleShare({ steps, warmup, floor }: Schedule, s: number): number {
+  const progress = s / Math.max(1, steps - 1);
+  const cosine = floor + ((1 - floor) / 2) * (1 + Math.cos(Math.PI * progress));
+  return cosine * Math.min(1, (s + 1) / Math.max(1, warmup));
+}
+
+/** Σ of the shares over all steps: the distance a parameter goes at peak rate 1 when every step has the same sign. */
+export function scheduleSum(schedule: Schedule): number {
+  let sum = 0;
+  for (let s = 0; s < schedule.steps; s++) sum += scheduleShare(schedule, s);
+  return sum;
+}
