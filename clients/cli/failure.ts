@@ -1,5 +1,7 @@
 /** How a command fails: one line on stderr, exit 1 for what went wrong at run time, 2 for a command line that can't be run. */
 import { CommanderError } from 'commander';
+import { MaskServeError } from '../sdk/index.js';
+import { explain } from './connection.js';
 
 export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
@@ -32,6 +34,7 @@ export function oneLine(text: string): string {
 
 function sentence(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
+  if (error instanceof MaskServeError) return explain(error);
   const { code, path } = error as NodeJS.ErrnoException;
   if (path === undefined) return error.message;
   switch (code) {

@@ -1,8 +1,8 @@
-/** A mask container on disk: what it holds, checked by decoding all of it. */
+/** A mask container on disk: what it holds, read or checked by decoding all of it. */
 import { createHash } from 'node:crypto';
 import { closeSync, openSync } from 'node:fs';
 import type { ByteSource } from '../../codec/byte-source.js';
-import { checkContainer, type ContainerSummary } from '../../codec/decode.js';
+import { checkContainer, ContainerReader, type ContainerSummary } from '../../codec/decode.js';
 import { CodecError } from '../../codec/errors.js';
 import { fileSource } from '../../codec/file-source.js';
 import type { Digest } from '../../codec/mask-set.js';
@@ -21,10 +21,21 @@ export interface MaskFile {
  * other weights than `expectBase` too.
  */
 export function checkMaskFile(path: string, progress?: Progress, expectBase?: Digest): MaskFile {
+  return read(path, (source) =>
+    checkContainer(watched(source, progress), expectBase === undefined ? {} : { expectBase }),
+  );
+}
+
+/** Reads the tables and the digest: quick, and enough to refuse what is no mask file before it is sent anywhere. */
+export function readMaskHeader(path: string): MaskFile {
+  return read(path, (source) => new ContainerReader(source).summary);
+}
+
+function read(path: string, summarize: (source: ByteSource) => ContainerSummary): MaskFile {
   const file = openSync(path, 'r');
   try {
     const source = fileSource(file);
-    const summary = checkContainer(watched(source, progress), expectBase === undefined ? {} : { expectBase });
+    const summary = summarize(source);
     return { digest: sha256(source), summary };
   } catch (error) {
     if (error instanceof CodecError) throw new Error(`${path}: ${error.message}`, { cause: error });

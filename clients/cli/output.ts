@@ -43,7 +43,7 @@ export function shortDigest(digest: string): string {
   return digest.slice(0, 12);
 }
 
-/** Unix milliseconds → `2026-11-24 12:03:05Z`. */
-export function formatTime(unixMs: number): string {
-  return `${new Date(unixMs).toISOString().slice(0, 19).replace('T', ' ')}Z`;
+/** `2026-11-24T12:03:05.123Z` → `2026-11-24 12:03:05Z`. */
+export function formatTime(iso: string): string {
+  return `${iso.slice(0, 19).replace('T', ' ')}Z`;
 }

@@ -13,6 +13,7 @@ export interface Terminal {
 
 export class Progress {
   private readonly started: number;
+  private stageStarted: number;
   private readonly timer: NodeJS.Timeout | undefined;
   private done = 0;
   private of = 0;
@@ -24,13 +25,15 @@ export class Progress {
     private readonly terminal: Terminal = process.stderr,
     private readonly now: () => number = Date.now,
   ) {
-    this.started = now();
+    this.started = this.stageStarted = now();
     if (!terminal.isTTY) return;
     // Keeps the seconds running while a server works; a stage that blocks this thread calls `update` instead.
     this.timer = setInterval(() => this.draw(), REDRAW_MS).unref();
   }
 
+  /** `done` of `of` pieces of the stage `label`; 0 of 0 where nobody knows. */
   update(done: number, of: number, label = this.label): void {
+    if (label !== this.label) this.stageStarted = this.now();
     this.done = done;
     this.of = of;
     this.label = label;
@@ -48,7 +51,7 @@ export class Progress {
     const now = this.now();
     if (!this.terminal.isTTY || now - this.started < QUIET_MS || now - this.drawnAt < REDRAW_MS) return;
     this.drawnAt = now;
-    this.terminal.write(CLEAR_LINE + this.line((now - this.started) / 1000));
+    this.terminal.write(CLEAR_LINE + this.line((now - this.stageStarted) / 1000));
   }
 
   private line(seconds: number): string {

@@ -21,11 +21,21 @@ test('what ends within a second draws nothing', () => {
 test('what takes longer shows how much is done and how long the rest takes, and is cleared at the end', () => {
   const { drawn, clock, progress } = fixture(true);
   clock.ms = 2000;
-  progress.update(1, 4, 'calibrating');
+  progress.update(1, 4);
   assert.equal(drawn.length, 1);
-  assert.match(drawn[0] as string, /calibrating {2}█{6}░{18} {2}1\/4, 6 s left$/);
+  assert.match(drawn[0] as string, /working {2}█{6}░{18} {2}1\/4, 6 s left$/);
   progress.end();
   assert.equal(drawn[1], '\r\x1b[K');
+});
+
+test('the time left is that of the stage, not of what went before', () => {
+  const { drawn, clock, progress } = fixture(true);
+  clock.ms = 60_000;
+  progress.update(0, 10, 'calibrating');
+  clock.ms = 62_000;
+  progress.update(2, 10, 'calibrating');
+  progress.end();
+  assert.match(drawn[1] as string, /calibrating .* 2\/10, 8 s left$/);
 });
 
 test('updates in quick succession are drawn at most ten times a second', () => {
