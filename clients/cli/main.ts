@@ -1,7 +1,16 @@
 #!/usr/bin/env node
 /** maskctl: wires the commands, turns every failure into one line and an exit code. */
 import { Command } from 'commander';
+import { addComplete } from './commands/complete.js';
+import { addEval } from './commands/eval.js';
 import { addInspect } from './commands/inspect.js';
+import { addPrune } from './commands/prune.js';
+import { addPull } from './commands/pull.js';
+import { addPush } from './commands/push.js';
+import { addRm } from './commands/rm.js';
+import { addRollback } from './commands/rollback.js';
+import { addTasks } from './commands/tasks.js';
+import { addVersions } from './commands/versions.js';
 import { EXIT_USAGE, oneLine, report, watchStdout } from './failure.js';
 import { addGlobalOptions } from './global-options.js';
 import { printLine } from './output.js';
@@ -10,7 +19,18 @@ import { packageVersion } from './package-root.js';
 const HELP = `
 maskctl COMMAND --help shows the options and examples of a command; maskctl --version prints the version.`;
 
-const COMMANDS = [addInspect];
+const COMMANDS = [
+  addComplete,
+  addTasks,
+  addPush,
+  addPull,
+  addRm,
+  addVersions,
+  addRollback,
+  addInspect,
+  addEval,
+  addPrune,
+];
 
 async function main(): Promise<number> {
   const program = new Command('maskctl')

@@ -1,0 +1,126 @@
+/**
+ * A model in this process, for what runs without a server. Imported by commands when they need it, because it loads the native
+ * kernels, which the commands that only talk to a server do without.
+ */
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { encodeMaskSet } from '../../codec/encode.js';
+import { native } from '../../kernels/index.js';
+import { evaluate, tokenStream } from '../../server/engine/evaluate.js';
+import { loadModel, type Model } from '../../server/engine/model.js';
+import { Random } from '../../server/engine/random.js';
+import type { EvaluateResult, TaskWeights } from '../../server/engine/types.js';
+import { createLoader } from '../../server/store/loader.js';
+import { DENSE_TASK } from '../../server/store/task-name.js';
+import { sampleWindows } from '../../server/trainer/calibrate.js';
+import { readSource } from '../../server/trainer/corpus.js';
+import { oneShotMask } from '../../server/trainer/one-shot.js';
+import type { EvalOptions } from './commands/eval.js';
+import type { PruneOptions } from './commands/prune.js';
+import { checkMaskFile } from './mask-file.js';
+import { DEFAULT_MODEL } from './package-root.js';
+import type { Progress } from './progress.js';
+import { type TextOptions, WINDOW_TOKENS } from './text-options.js';
+
+/** Times the tokens that calibration sees: enough for windows that seldom overlap. */
+const TOKENS_TO_DRAW_FROM = 4;
+
+export function openModel({ model, threads }: TextOptions): Model {
+  return loadModel(model ?? DEFAULT_MODEL, threads === undefined ? {} : { threads });
+}
+
+/** Prunes `model` as the options say. Returns the container's bytes. */
+export function oneShotContainer(model: Model, options: PruneOptions, progress: Progress): Uint8Array {
+  const { method, damp } = options;
+  const windows = method === 'magnitude' ? [] : calibrationWindows(model, options, progress);
+  const set = oneShotMask(model, {
+    method,
+    windows,
+    damp,
+    onProgress: (done, of) => progress.update(done, of, 'calibrating'),
+  });
+  progress.update(0, 0, 'encoding');
+  return encodeMaskSet(set);
+}
+
+/** Perplexity of `documents` under the weights of `task`. */
+export function evaluateLocally(
+  model: Model,
+  task: LocalTask,
+  documents: readonly string[],
+  { windows, separator, bos }: EvalOptions,
+  progress: Progress,
+): EvaluateResult {
+  return evaluate(
+    model,
+    {
+      documents,
+      windowLength: WINDOW_TOKENS,
+      bos,
+      weights: task.weights,
+      ...(windows === undefined ? {} : { windows }),
+      ...(separator === undefined ? {} : { separator }),
+    },
+    ({ done, of }) => progress.update(done, of, `evaluating ${task.name}`),
+  );
+}
+
+/** A task of this process. */
+export interface LocalTask {
+  readonly name: string;
+  /** null: dense. */
+  readonly weights: TaskWeights | null;
+  dispose(): void;
+}
+
+/** `dense`, the mask file that is named, or the one that the model ships for `name`. Throws one line. */
+export async function openTask(model: Model, name: string, file?: string): Promise<LocalTask> {
+  if (file === undefined && name === DENSE_TASK) return { name, weights: null, dispose: () => undefined };
+  const path = file ?? shippedMask(model.info.directory, name);
+  const { digest } = checkMaskFile(path, undefined, model.info.base);
+  const loader = createLoader(model.info, 0);
+  try {
+    const weights = await loader.load(digest, path);
+    return { name, weights, dispose: () => free(weights) };
+  } finally {
+    await loader.close();
+  }
+}
+
+function shippedMask(directory: string, task: string): string {
+  const folder = join(directory, 'masks');
+  const names = existsSync(folder) ? readdirSync(folder).filter((name) => name.endsWith('.mask')) : [];
+  if (names.includes(`${task}.mask`)) return join(folder, `${task}.mask`);
+  const known = [DENSE_TASK, ...names.map((name) => name.slice(0, -'.mask'.length)).sort()].join(', ');
+  throw new Error(`no task "${task}" comes with ${directory}: expected one of ${known}, or a file by --mask`);
+}
+
+function free({ matrices }: TaskWeights): void {
+  for (const { values, meta } of Object.values(matrices)) {
+    native.free(values);
+    native.free(meta);
+  }
+}
+
+/** `samples` windows of `seq` tokens, each drawn from one of the --data arguments, all alike. */
+function calibrationWindows(model: Model, options: PruneOptions, progress: Progress): Int32Array[] {
+  const { data, separator, bos, samples, seq, seed } = options;
+  // Tokenising is slow beside drawing windows: of a large corpus only documents drawn by the seed are read.
+  const limit = Math.max(seq + 1, Math.ceil((TOKENS_TO_DRAW_FROM * samples * seq) / data.length));
+  const random = new Random(seed);
+  const streams = data.map((pattern, index) => {
+    progress.update(index, data.length);
+    const documents = shuffled(readSource(pattern).documents, random);
+    return tokenStream(model, documents, { bos, limit, ...(separator === undefined ? {} : { separator }) });
+  });
+  return sampleWindows(streams, samples, seq, seed);
+}
+
+function shuffled(documents: readonly string[], random: Random): string[] {
+  const order = [...documents];
+  for (let last = order.length - 1; last > 0; last--) {
+    const other = Math.floor(random.uniform() * (last + 1));
+    [order[last], order[other]] = [order[other] as string, order[last] as string];
+  }
+  return order;
+}
