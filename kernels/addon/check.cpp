@@ -109,6 +109,34 @@ double Call::Number(size_t at, const char* name) {
   return value;
 }
 
+bool Call::Flag(size_t at, const char* name) {
+  bool value = false;
+  if (napi_get_value_bool(env_, arguments_[at], &value) != napi_ok) {
+    Fail(CallError::kType, std::string("expected ") + name + " to be a boolean but received " + Received(at));
+  }
+  return value;
+}
+
+double Call::Property(size_t at, const char* object, const char* name) {
+  napi_valuetype type = napi_undefined;
+  napi_typeof(env_, arguments_[at], &type);
+  if (type != napi_object) {
+    Fail(CallError::kType, std::string("expected ") + object + " to be an object but received " + Received(at));
+  }
+  const std::string path = std::string(object) + "." + name;
+  napi_value property = nullptr;
+  double value = 0;
+  if (napi_get_named_property(env_, arguments_[at], name, &property) != napi_ok ||
+      napi_get_value_double(env_, property, &value) != napi_ok) {
+    napi_typeof(env_, property, &type);
+    Fail(CallError::kType, "expected " + path + " to be a number but received " + NameOf(type));
+  }
+  if (!std::isfinite(value)) {
+    Fail(CallError::kRange, "expected " + path + " to be finite but received " + maskserve::Text(value));
+  }
+  return value;
+}
+
 std::string Call::Text(size_t at, const char* name) {
   size_t length = 0;
   if (napi_get_value_string_utf8(env_, arguments_[at], nullptr, 0, &length) != napi_ok) {
@@ -211,6 +239,11 @@ void Call::AtMost(const char* name, int64_t value, const char* limit_name, int64
   if (value <= limit) return;
   Fail(CallError::kRange, std::string("expected ") + name + " of at most " + limit_name + " = " +
                               std::to_string(limit) + " but received " + std::to_string(value));
+}
+
+void Call::Require(bool holds, const char* name, const char* expected, double value) const {
+  if (holds) return;
+  Fail(CallError::kRange, std::string("expected ") + name + " " + expected + " but received " + maskserve::Text(value));
 }
 
 void Call::Check(ms_status status) const {

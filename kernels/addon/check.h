@@ -50,6 +50,9 @@ class Call {
   int64_t Index(size_t at, const char* name);
   // Any finite number.
   double Number(size_t at, const char* name);
+  bool Flag(size_t at, const char* name);
+  // The same of the property `name` of argument `at`, an object called `object`.
+  double Property(size_t at, const char* object, const char* name);
   std::string Text(size_t at, const char* name);
 
   // A buffer of at least `bytes`, which `formula` spells out; aligned to `alignment`. Pinned until the call ends.
@@ -67,13 +70,15 @@ class Call {
              int64_t in_bytes) const;
   // value ≤ limit, for positions and ids.
   void AtMost(const char* name, int64_t value, const char* limit_name, int64_t limit) const;
+  // Refuses a condition on `name`, which was `value`: "expected `name` `expected` but received `value`".
+  void Require(bool holds, const char* name, const char* expected, double value) const;
 
   // Throws the backend's error, prefixed with the op.
   void Check(ms_status status) const;
   [[noreturn]] void Fail(CallError::Kind kind, const std::string& message) const;
 
  private:
-  static constexpr size_t kMaxArguments = 12;
+  static constexpr size_t kMaxArguments = 16;
 
   void* Bytes(size_t at, const char* name, Access access, int64_t bytes, const char* formula, size_t alignment,
               Presence presence);

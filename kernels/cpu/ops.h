@@ -37,6 +37,37 @@ ms_status Gram(ms_context*, double* gram, const float* x, int64_t tokens, int64_
 ms_status SparseGpt24(ms_context*, uint8_t* meta, uint16_t* updated, ms_weights w, const double* gram, int64_t tokens,
                       int64_t n, int64_t k, double damp);
 
+ms_status Linear(ms_context*, float* y, const float* x, ms_weights w, int64_t rows, int64_t n, int64_t k);
+ms_status LinearBackwardInput(ms_context*, float* dx, const float* dy, ms_weights w, int64_t rows, int64_t n, int64_t k,
+                              int32_t accumulate);
+ms_status LinearBackwardWeight(ms_context*, float* dw, const float* dy, const float* x, int64_t rows, int64_t n,
+                               int64_t k, int32_t accumulate);
+ms_status RmsNormBackward(ms_context*, float* dx, float* dgain, const float* dy, const float* x, const float* gain,
+                          int64_t rows, int64_t dim, double eps);
+ms_status RopeBatch(ms_context*, float* x, const float* cos, const float* sin, int64_t batch, int64_t tokens,
+                    int64_t heads, int64_t head_dim, int32_t inverse);
+ms_status AttentionForward(ms_context*, float* out, float* lse, const float* q, const float* k, const float* v,
+                           ms_attention_shape shape);
+ms_status AttentionBackward(ms_context*, float* dq, float* dk, float* dv, const float* dout, const float* out,
+                            const float* lse, const float* q, const float* k, const float* v, ms_attention_shape shape);
+ms_status SiluMulBackward(ms_context*, float* dgate, float* dup, const float* dout, const float* gate, const float* up,
+                          int64_t n);
+ms_status LossBackward(ms_context*, float* logits, const float* teacher, const int32_t* targets, int64_t rows,
+                       int64_t vocab, double kl_weight, int64_t total_rows, double* lm, double* kl);
+ms_status GumbelMask(ms_context*, void* out, ms_value_type type, ms_weights w, const float* logits, const float* noise,
+                     ms_gumbel settings, double* squares);
+ms_status GumbelMaskBackward(ms_context*, float* dlogits, const float* dw, ms_weights w, const float* logits,
+                             const float* noise, ms_gumbel settings, double regularisation);
+ms_status ArgmaxPatterns(ms_context*, uint8_t* symbols, const float* logits, int64_t groups, int64_t patterns);
+ms_status TopTwo(ms_context*, uint8_t* meta, const float* scores, int64_t groups);
+ms_status MulBf16(ms_context*, float* out, const float* a, ms_weights b, int64_t n);
+ms_status Select24F32(ms_context*, uint16_t* out, const float* w, const uint8_t* meta, int64_t n, int64_t k);
+ms_status Keep24F32(ms_context*, float* x, const uint8_t* meta, int64_t n, int64_t k);
+ms_status SumOfSquares(ms_context*, const float* x, int64_t n, double* sum);
+ms_status ScaleBy(ms_context*, float* x, double factor, int64_t n);
+ms_status AdamWStep(ms_context*, float* parameters, const float* gradients, float* first, float* second, int64_t n,
+                    ms_adamw settings);
+
 // u (K, K) f64, upper triangular, with h⁻¹ = uᵀ u. `h` (K, K) is overwritten. Returns K, or the column at which h
 // proved not to be positive definite.
 int64_t InverseCholesky(ms_context*, double* u, double* h, int64_t k);

@@ -111,6 +111,16 @@ MS_INLINE VF Round(VF v) {
 MS_INLINE VF Scale2(VF v, VF n) {
   return _mm512_scalef_ps(v, n);
 }
+MS_INLINE VF Sqrt(VF v) {
+  return _mm512_sqrt_ps(v);
+}
+// x = mantissa · 2^exponent with the mantissa in [1, 2), for positive normal x.
+MS_INLINE VF Exponent(VF x) {
+  return _mm512_getexp_ps(x);
+}
+MS_INLINE VF Mantissa(VF x) {
+  return _mm512_getmant_ps(x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src);
+}
 MS_INLINE VF ZeroBelow(VF v, VF x, float limit) {
   return _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(x, Set(limit), _CMP_LT_OQ), _mm512_setzero_ps());
 }
@@ -201,6 +211,16 @@ MS_INLINE VF Scale2(VF v, VF n) {
   const VF a = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
   const VF b = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
   return Mul(Mul(v, a), b);
+}
+MS_INLINE VF Sqrt(VF v) {
+  return _mm256_sqrt_ps(v);
+}
+MS_INLINE VF Exponent(VF x) {
+  return _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32(_mm256_castps_si256(x), 23), _mm256_set1_epi32(127)));
+}
+MS_INLINE VF Mantissa(VF x) {
+  const __m256i fraction = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x007fffff));
+  return _mm256_castsi256_ps(_mm256_or_si256(fraction, _mm256_set1_epi32(0x3f800000)));
 }
 MS_INLINE VF ZeroBelow(VF v, VF x, float limit) {
   return _mm256_andnot_ps(_mm256_cmp_ps(x, Set(limit), _CMP_LT_OQ), v);
@@ -296,6 +316,15 @@ MS_INLINE VF Scale2(VF v, VF n) {
   const VS i = __builtin_convertvector(n, VS), half = i >> 1, rest = i - half;
   return v * (VF)((half + 127) << 23) * (VF)((rest + 127) << 23);
 }
+MS_INLINE VF Sqrt(VF v) {
+  return VF{sqrtf(v[0]), sqrtf(v[1]), sqrtf(v[2]), sqrtf(v[3])};
+}
+MS_INLINE VF Exponent(VF x) {
+  return __builtin_convertvector((VS)((VI)x >> 23) - 127, VF);
+}
+MS_INLINE VF Mantissa(VF x) {
+  return (VF)(((VI)x & 0x007fffffu) | 0x3f800000u);
+}
 MS_INLINE VF ZeroBelow(VF v, VF x, float limit) {
   return (VF)(~(x < Set(limit)) & (VS)v);
 }
@@ -349,6 +378,29 @@ MS_INLINE VF Exp(VF x) {
   p = Fma(p, r, Set(5.0000001201e-1f));
   p = Fma(p, Mul(r, r), Add(r, Set(1.0f)));
   return ZeroBelow(Scale2(p, n), x, -87.33654f);
+}
+
+// ln x to 2 units in the last place, for positive normal x: x = m · 2^e with m in [√½, √2), then Cephes' polynomial for
+// ln m. Exact subtractions around m = 1 keep the relative precision where ln x is small.
+MS_INLINE VF Log(VF x) {
+  const VF mantissa = Mantissa(x);
+  const VF above = ZeroBelow(Set(1.0f), mantissa, 1.41421356f);
+  const VF e = Add(Exponent(x), above);
+  const VF f = Sub(Sub(mantissa, Mul(above, Mul(mantissa, Set(0.5f)))), Set(1.0f));
+  VF p = Set(7.0376836292e-2f);
+  p = Fma(p, f, Set(-1.1514610310e-1f));
+  p = Fma(p, f, Set(1.1676998740e-1f));
+  p = Fma(p, f, Set(-1.2420140846e-1f));
+  p = Fma(p, f, Set(1.4249322787e-1f));
+  p = Fma(p, f, Set(-1.6668057665e-1f));
+  p = Fma(p, f, Set(2.0000714765e-1f));
+  p = Fma(p, f, Set(-2.4999993993e-1f));
+  p = Fma(p, f, Set(3.3333331174e-1f));
+  const VF square = Mul(f, f);
+  VF tail = Mul(Mul(p, f), square);
+  tail = Fma(e, Set(-2.12194440e-4f), tail);
+  tail = Fma(square, Set(-0.5f), tail);
+  return Fma(e, Set(0.693359375f), Add(f, tail));
 }
 
 }  // namespace

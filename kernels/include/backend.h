@@ -41,6 +41,28 @@ typedef struct ms_weights {
   const void* scales; /* (N, K/group) f32, or NULL */
 } ms_weights;
 
+/* Attention over B whole sequences; window 0: no limit. */
+typedef struct ms_attention_shape {
+  int64_t batch, tokens, heads, kv_heads, head_dim;
+  double scale;
+  int64_t window;
+} ms_attention_shape;
+
+/* A soft mask (arXiv 2409.17481, Eq. 6, 7): patterns of n:m in lexicographic order of the kept positions, and the
+ * counter of its noise. */
+typedef struct ms_gumbel {
+  int64_t n, m, groups;
+  double scale, temperature;
+  uint64_t seed;
+  uint32_t step, tensor;
+} ms_gumbel;
+
+typedef struct ms_adamw {
+  double learning_rate, beta1, beta2, epsilon, weight_decay;
+  int64_t step; /* from 1 */
+  double gradient_scale;
+} ms_adamw;
+
 /* State of one calling thread: thread pool or stream, working memory, precision, the last error. Never shared. */
 typedef struct ms_context ms_context;
 
@@ -88,6 +110,43 @@ typedef struct ms_ops {
   ms_status (*gram)(ms_context*, double* gram, const float* x, int64_t tokens, int64_t k);
   ms_status (*sparsegpt24)(ms_context*, uint8_t* meta, uint16_t* updated, ms_weights w, const double* gram,
                            int64_t tokens, int64_t n, int64_t k, double damp);
+
+  /* training; `accumulate` adds to the output, every sum's order is fixed */
+  ms_status (*linear)(ms_context*, float* y, const float* x, ms_weights w, int64_t rows, int64_t n, int64_t k);
+  ms_status (*linear_backward_input)(ms_context*, float* dx, const float* dy, ms_weights w, int64_t rows, int64_t n,
+                                     int64_t k, int32_t accumulate);
+  ms_status (*linear_backward_weight)(ms_context*, float* dw, const float* dy, const float* x, int64_t rows, int64_t n,
+                                      int64_t k, int32_t accumulate);
+  /* adds to dx and, unless NULL, to dgain */
+  ms_status (*rmsnorm_backward)(ms_context*, float* dx, float* dgain, const float* dy, const float* x,
+                                const float* gain, int64_t rows, int64_t dim, double eps);
+  ms_status (*rope_batch)(ms_context*, float* x, const float* cos, const float* sin, int64_t batch, int64_t tokens,
+                          int64_t heads, int64_t head_dim, int32_t inverse);
+  ms_status (*attention_forward)(ms_context*, float* out, float* lse, const float* q, const float* k, const float* v,
+                                 ms_attention_shape shape);
+  ms_status (*attention_backward)(ms_context*, float* dq, float* dk, float* dv, const float* dout, const float* out,
+                                  const float* lse, const float* q, const float* k, const float* v,
+                                  ms_attention_shape shape);
+  ms_status (*silu_mul_backward)(ms_context*, float* dgate, float* dup, const float* dout, const float* gate,
+                                 const float* up, int64_t n);
+  /* `teacher` may be NULL; sums over rows in nats */
+  ms_status (*loss_backward)(ms_context*, float* logits, const float* teacher, const int32_t* host_targets,
+                             int64_t rows, int64_t vocab, double kl_weight, int64_t total_rows, double* host_lm,
+                             double* host_kl);
+  /* `noise` may be NULL: then it comes from the counter */
+  ms_status (*gumbel_mask)(ms_context*, void* out, ms_value_type type, ms_weights w, const float* logits,
+                           const float* noise, ms_gumbel settings, double* host_squares);
+  ms_status (*gumbel_mask_backward)(ms_context*, float* dlogits, const float* dw, ms_weights w, const float* logits,
+                                    const float* noise, ms_gumbel settings, double regularisation);
+  ms_status (*argmax_patterns)(ms_context*, uint8_t* symbols, const float* logits, int64_t groups, int64_t patterns);
+  ms_status (*top_two)(ms_context*, uint8_t* meta, const float* scores, int64_t groups);
+  ms_status (*mul_bf16)(ms_context*, float* out, const float* a, ms_weights b, int64_t n);
+  ms_status (*select24_f32)(ms_context*, uint16_t* out, const float* w, const uint8_t* meta, int64_t n, int64_t k);
+  ms_status (*keep24_f32)(ms_context*, float* x, const uint8_t* meta, int64_t n, int64_t k);
+  ms_status (*sum_of_squares)(ms_context*, const float* x, int64_t n, double* host_sum);
+  ms_status (*scale_by)(ms_context*, float* x, double factor, int64_t n);
+  ms_status (*adamw)(ms_context*, float* parameters, const float* gradients, float* first_moments,
+                     float* second_moments, int64_t n, ms_adamw settings);
 } ms_ops;
 
 typedef struct ms_backend {
