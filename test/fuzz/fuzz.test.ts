@@ -18,6 +18,12 @@ describe('fuzzing', () => {
     assert.deepEqual(met, [...possible, 'accepted'].sort());
   });
 
+  it('the upload path agrees with the decoder on 500 mutated containers', async () => {
+    const report = await fuzzTarget(TARGETS.upload!, { seed: 4, first: 0, iterations: 500 }, { hangMs: HANG_MS });
+    assert.deepEqual(report.violations, []);
+    assert.deepEqual(Object.keys(report.outcomes).sort(), ['accepted', 'invalid_mask', 'wrong_base']);
+  });
+
   it('makes the same input of the same seed and number', () => {
     const corpus = makeCorpus();
     for (const number of [0, 1, 77]) assert.deepEqual(mutatedInput(corpus, 5, number), mutatedInput(corpus, 5, number));

@@ -4,4 +4,5 @@
  */
 export const TARGETS: Readonly<Record<string, URL>> = {
   decoder: new URL('./decoder-target.js', import.meta.url),
+  upload: new URL('./upload-target.js', import.meta.url),
 };
