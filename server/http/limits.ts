@@ -7,6 +7,8 @@ export interface Limits {
   /** An upload must bring `uploadBytes` in every such window. */
   readonly uploadWindow: number;
   readonly uploadBytes: number;
+  /** How long the rest of a refused upload is still read, so that its client gets to see the answer. */
+  readonly linger: number;
   /** How long an idle connection stays open: longer than the 60 s of usual proxies, so that they close first. */
   readonly idleConnection: number;
   readonly connections: number;
@@ -25,6 +27,7 @@ export const DEFAULT_LIMITS: Limits = {
   jsonBody: 60_000,
   uploadWindow: 20_000,
   uploadBytes: 64 * 1024,
+  linger: 5_000,
   idleConnection: 75_000,
   connections: 4096,
   flushAfter: 500,

@@ -1,5 +1,6 @@
 /** /v1/masks: publish, list, download, roll back and delete mask sets. A task is a name for an immutable container; its entity tag is the container's sha256. */
 import { Router, type Request, type Response } from 'express';
+import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { Digest } from '../../codec/mask-set.js';
 import { ServerError } from '../errors.js';
@@ -63,12 +64,13 @@ async function list(res: Response, { registry }: Parts): Promise<void> {
 }
 
 async function publish(req: Request, res: Response, { registry, config, limits }: Parts): Promise<void> {
+  let bytes: Readable | undefined;
   try {
     const task = pathParameter(req, 'task');
     requirePublish(principalOf(res), task);
     const expect = declaredDigest(req);
     const precondition = changePrecondition(req, await currentDigest(registry, task));
-    const bytes = openUpload(req, res, config.maxMaskBytes, limits);
+    bytes = openUpload(req, res, config.maxMaskBytes, limits);
     const { record, created } = await registry.publish(task, bytes, {
       maxBytes: config.maxMaskBytes,
       ...(precondition ? { precondition } : {}),
@@ -79,8 +81,10 @@ async function publish(req: Request, res: Response, { registry, config, limits }
     res.json({ ...recordJson(record), created });
   } catch (error) {
     if (req.destroyed && !req.complete) throw new ClientGone('the client went away during the upload');
-    lingerAfterError(req, res);
+    lingerAfterError(req, limits);
     throw error;
+  } finally {
+    bytes?.destroy();
   }
 }
 

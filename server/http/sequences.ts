@@ -2,6 +2,7 @@
  * Runs the sequences of one request (several prompts, n > 1) side by side. A bounded number is in the engine at once, so that one client's batch does not
  * fill the queue; the rest follows as these end. Ends when all have ended, also after a failure: the lease must outlive every sequence.
  */
+import { setMaxListeners } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Engine, GenerateEvent, GenerateRequest } from '../engine/types.js';
 import { ServerError } from '../errors.js';
@@ -22,6 +23,8 @@ export interface SequenceOptions {
 /** Throws what the first failing sequence threw, after all have ended. */
 export async function runSequences(requests: readonly GenerateRequest[], options: SequenceOptions): Promise<void> {
   const inner = new AbortController();
+  // One listener a sequence, not a leak.
+  setMaxListeners(0, inner.signal);
   const onAbort = (): void => inner.abort(options.signal.reason);
   options.signal.addEventListener('abort', onAbort, { once: true });
   if (options.signal.aborted) onAbort();

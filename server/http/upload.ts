@@ -4,9 +4,8 @@ import type { Request, Response } from 'express';
 import { ServerError } from '../errors.js';
 import { continueBody } from './json-body.js';
 import type { Limits } from './limits.js';
+import { ClientGone } from './request-scope.js';
 
-/** How long the rest of a refused upload is still read, so that the client gets to see the answer. */
-const LINGER_MS = 5_000;
 const REFUSED_TYPE = /^(multipart\/|application\/json\b)/i;
 
 /** Throws ServerError unsupported_media_type or body_too_large before a byte is read. */
@@ -31,15 +30,17 @@ export function openUpload(req: Request, res: Response, maxBytes: number, limits
   return withFloor(req, limits);
 }
 
-/** Reads and forgets what is left of a body after an error, for a while: a connection that is cut while the client writes loses the answer. */
-export function lingerAfterError(req: Request, res: Response): void {
+/**
+ * Reads and forgets what is left of a body after an error, for a while: a connection that is cut while the client writes loses the answer, and one that isn't
+ * can be used again.
+ */
+export function lingerAfterError(req: Request, { linger }: Limits): void {
   if (req.complete || req.destroyed) return;
+  const { socket } = req;
   req.unpipe();
   req.resume();
-  const timer = setTimeout(() => req.destroy(), LINGER_MS);
-  req.once('close', () => clearTimeout(timer));
+  const timer = setTimeout(() => socket.destroy(), linger).unref();
   req.once('end', () => clearTimeout(timer));
-  res.set('Connection', 'close');
 }
 
 /** Passes a body on, and fails with request_timeout when a window of time brings too little, or with the reason when the client goes away. */
@@ -58,8 +59,12 @@ function withFloor(req: Request, { uploadWindow, uploadBytes }: Limits): Readabl
     received = 0;
   }, uploadWindow);
   meter.once('close', () => clearInterval(timer));
-  req.once('aborted', () => meter.destroy(new Error('the client went away during the upload')));
-  req.once('error', (error) => meter.destroy(error));
+  req.once('close', () => {
+    if (!req.complete) meter.destroy(new ClientGone('the client went away during the upload'));
+  });
+  // Whoever reads the meter hears of its end; when nobody does any more, it must not bring the process down.
+  meter.on('error', () => undefined);
+  req.on('error', () => undefined);
   req.pipe(meter);
   return meter;
 }

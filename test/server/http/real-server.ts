@@ -1,5 +1,5 @@
-/** The real server for tests: models/tiny, a store of its own, port 0, in this process. */
-import { mkdtemp, rm } from 'node:fs/promises';
+/** The real server for tests: models/tiny without its masks, a store of its own, port 0, in this process. */
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
@@ -22,6 +22,8 @@ export interface RealServer extends RunningServer {
 }
 
 export interface RealServerOptions {
+  /** Settings to add to the model's tokenizer_config.json. */
+  readonly tokenizerSettings?: Readonly<Record<string, unknown>>;
   readonly config?: Partial<Config>;
   readonly limits?: Partial<Limits>;
 }
@@ -32,9 +34,14 @@ export function sampleMask(server: Pick<RunningServer, 'model'>, seed: number): 
   return { bytes, digest: createHash('sha256').update(bytes).digest('hex') };
 }
 
-export async function startRealServer({ config, limits }: RealServerOptions = {}): Promise<RealServer> {
+export async function startRealServer({
+  config,
+  limits,
+  tokenizerSettings,
+}: RealServerOptions = {}): Promise<RealServer> {
   const folder = await mkdtemp(join(tmpdir(), 'maskserve-http-'));
-  const command = parseConfig(['--model', TINY, '--store', join(folder, 'store'), '--port', '0'], {});
+  const model = await tinyWithoutMasks(folder, tokenizerSettings);
+  const command = parseConfig(['--model', model, '--store', join(folder, 'store'), '--port', '0'], {});
   if (command.type !== 'serve') throw new Error('expected a configuration');
   const settings = { ...command.config, cacheBytes: 64 * 2 ** 20, kvBytes: 256 * 2 ** 20, threads: 1, ...config };
   const server = await serve(settings, pino({ level: 'silent' }), { limits: limits ?? {} });
@@ -55,6 +62,18 @@ export async function startRealServer({ config, limits }: RealServerOptions = {}
       await rm(folder, { recursive: true, force: true });
     },
   };
+}
+
+/** The same model, without the masks that ship with it: the tests say which tasks there are. */
+async function tinyWithoutMasks(folder: string, tokenizerSettings: object = {}): Promise<string> {
+  const model = join(folder, 'tiny');
+  await mkdir(model);
+  for (const name of ['config.json', 'model.safetensors', 'tokenizer.json']) {
+    await symlink(join(TINY, name), join(model, name));
+  }
+  const settings = JSON.parse(await readFile(join(TINY, 'tokenizer_config.json'), 'utf8')) as object;
+  await writeFile(join(model, 'tokenizer_config.json'), JSON.stringify({ ...settings, ...tokenizerSettings }));
+  return model;
 }
 
 interface ErrorAnswer {
