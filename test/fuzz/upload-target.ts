@@ -22,7 +22,11 @@ const MAX_BYTES = 2 ** 20;
 export async function makeTarget(): Promise<FuzzTarget> {
   const folder = await mkdtemp(join(tmpdir(), 'maskserve-fuzz-'));
   const maskable = matricesOf(makeCorpus());
-  const registry = await openDiskRegistry({ directory: folder, model: { name: 'fuzzed', base: BASE, maskable }, graceMs: 0 });
+  const registry = await openDiskRegistry({
+    directory: folder,
+    model: { name: 'fuzzed', base: BASE, maskable },
+    graceMs: 0,
+  });
   return {
     run: (input) => run(registry, maskable, input),
     close: async () => {
