@@ -37,7 +37,10 @@ export function oneShotContainer(model: Model, options: PruneOptions, progress: 
     method,
     windows,
     damp,
-    onProgress: (done, of) => progress.update(done, of, 'calibrating'),
+    onProgress: (done, of) => {
+      if (done < of) progress.update(done, of, 'calibrating');
+      else progress.update(0, 0, 'choosing masks');
+    },
   });
   progress.update(0, 0, 'encoding');
   return encodeMaskSet(set);

@@ -33,7 +33,10 @@ export class Progress {
 
   /** `done` of `of` pieces of the stage `label`; 0 of 0 where nobody knows. */
   update(done: number, of: number, label = this.label): void {
-    if (label !== this.label) this.stageStarted = this.now();
+    if (label !== this.label) {
+      this.stageStarted = this.now();
+      this.drawnAt = -Infinity; // a new stage may block this thread for long: it is shown at once
+    }
     this.done = done;
     this.of = of;
     this.label = label;
