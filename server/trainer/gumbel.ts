@@ -25,6 +25,10 @@ export interface GumbelSettings {
   readonly seed: number;
   /** Element type of the soft-masked weights. */
   readonly type: DType;
+  /** Replaces the generator's noise, (groups, 6) f32: for comparison with another implementation. */
+  readonly noise?: (matrix: DenseMatrix, step: number) => Handle;
+  /** Replaces the random initial logits, (groups, 6). */
+  readonly logits?: (matrix: DenseMatrix) => Float32Array;
 }
 
 interface State {
@@ -59,7 +63,8 @@ export class Gumbel implements Learner {
     this.parameters = this.matrices.map((matrix, index) => {
       const { name, rows, cols } = matrix;
       const parameter = allocateParameter(this.buffers, name, ((rows * cols) / 4) * PATTERNS);
-      native.write(parameter.values, 0, initialLogits(parameter.count, random, prior?.(matrix), settings));
+      const logits = settings.logits?.(matrix) ?? initialLogits(parameter.count, random, prior?.(matrix), settings);
+      native.write(parameter.values, 0, logits);
       const masked = this.buffers.alloc(rows * cols * (settings.type === 'f32' ? 4 : 2));
       this.states.set(name, { parameter, masked, index });
       return parameter;
@@ -90,7 +95,7 @@ export class Gumbel implements Learner {
         type,
         matrix.weight,
         parameter.values,
-        NO_BUFFER,
+        this.settings.noise?.(matrix, step) ?? NO_BUFFER,
         2,
         4,
         groups,
@@ -116,7 +121,7 @@ export class Gumbel implements Learner {
       dw,
       matrix.weight,
       parameter.values,
-      NO_BUFFER,
+      this.settings.noise?.(matrix, step) ?? NO_BUFFER,
       2,
       4,
       parameter.count / PATTERNS,
