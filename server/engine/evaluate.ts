@@ -100,7 +100,7 @@ export function evaluate(
 }
 
 /** Σ −log p over the targets ids[1…] of inputs ids[…−1], from an empty context. */
-function windowNll(model: Model, ids: Int32Array, cache: KvCache, task: TaskWeights | null): number {
+export function windowNll(model: Model, ids: Int32Array, cache: KvCache, task: TaskWeights | null): number {
   const { forward, config } = model;
   const inputs = ids.length - 1;
   const out = new Float64Array(1);

@@ -1,0 +1,56 @@
+/** Perplexity of a mask that is still being learned, on windows of token ids: through the same compacted kernels that will serve it. */
+import { native, type Handle } from '../../kernels/index.js';
+import { windowNll } from '../engine/evaluate.js';
+import { KvCache } from '../engine/kv-cache.js';
+import type { Model } from '../engine/model.js';
+import type { CompactedMatrix, TaskWeights } from '../engine/types.js';
+import { matricesOf, type DenseMatrix } from '../engine/weights.js';
+
+/** Compacts the model's weights by nibbles; `weightOf` may supply other dense weights than the model's. Free with `freeTask`. */
+export function compactTask(
+  model: Model,
+  nibblesOf: (matrix: DenseMatrix) => Uint8Array,
+  weightOf: (matrix: DenseMatrix) => Handle = (matrix) => matrix.weight,
+): TaskWeights {
+  const matrices: Record<string, CompactedMatrix> = {};
+  let bytes = 0;
+  for (const matrix of matricesOf(model.weights)) {
+    const nibbles = nibblesOf(matrix);
+    const meta = native.alloc(nibbles.length);
+    const values = native.alloc(matrix.rows * matrix.cols);
+    native.write(meta, 0, nibbles);
+    native.compress24(values, weightOf(matrix), meta, matrix.rows, matrix.cols);
+    matrices[matrix.name] = { values, meta };
+    bytes += nibbles.length + matrix.rows * matrix.cols;
+  }
+  return { digest: '', matrices, bytes };
+}
+
+export function freeTask(task: TaskWeights): void {
+  for (const { values, meta } of Object.values(task.matrices)) {
+    native.free(values);
+    native.free(meta);
+  }
+}
+
+/** exp(mean NLL) over the first `windows` non-overlapping windows of `length` tokens of a stream. */
+export function streamPerplexity(
+  model: Model,
+  stream: Int32Array,
+  length: number,
+  windows: number,
+  task: TaskWeights | null,
+): number {
+  const count = Math.min(windows, Math.floor((stream.length - 1) / length));
+  if (count < 1) throw new Error(`expected more than ${length} held-out tokens but received ${stream.length}`);
+  const cache = new KvCache(model.config, length);
+  try {
+    let nll = 0;
+    for (let window = 0; window < count; window++) {
+      nll += windowNll(model, stream.subarray(window * length, (window + 1) * length + 1), cache, task);
+    }
+    return Math.exp(nll / (count * length));
+  } finally {
+    cache.dispose();
+  }
+}

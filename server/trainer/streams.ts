@@ -1,0 +1,86 @@
+/** Documents → token streams to train on and windows held out: split by document, seeded. Batches are drawn by (seed, step), so that a resumed run sees the same ones. */
+import { tokenStream } from '../engine/evaluate.js';
+import type { Model } from '../engine/model.js';
+import { Random } from '../engine/random.js';
+
+export interface StreamOptions {
+  readonly separator?: number;
+  readonly bos: boolean;
+  /** Tokens to read at most, for training, of each source. */
+  readonly limit?: number;
+}
+
+export interface Split {
+  /** Tokens to train on. */
+  readonly train: Int32Array;
+  /** Tokens of documents that are not trained on. */
+  readonly heldOut: Int32Array;
+}
+
+/** Share of the documents that is held out, and the least number of them. */
+const HELD_OUT_SHARE = 0.05;
+
+/**
+ * Tokenises a source and holds out documents for validation: a twentieth, one at least where there are two. A source of one document is cut
+ * at nineteen twentieths of its tokens.
+ */
+export function splitStream(model: Model, documents: readonly string[], seed: number, options: StreamOptions): Split {
+  const order = shuffled(documents, new Random(seed));
+  if (order.length === 1) {
+    const stream = tokenStream(model, order, options);
+    const cut = Math.floor(stream.length * (1 - HELD_OUT_SHARE));
+    return { train: stream.subarray(0, cut), heldOut: stream.subarray(cut) };
+  }
+  const count = Math.max(1, Math.round(order.length * HELD_OUT_SHARE));
+  const { limit, ...unlimited } = options;
+  const heldOutOptions = limit === undefined ? unlimited : { ...unlimited, limit: Math.ceil(limit * HELD_OUT_SHARE) };
+  return {
+    train: tokenStream(model, order.slice(count), options),
+    heldOut: tokenStream(model, order.slice(0, count), heldOutOptions),
+  };
+}
+
+export interface Batch {
+  /** (B·T) inputs, sequence after sequence */
+  readonly ids: Int32Array;
+  /** (B·T) the token after each input */
+  readonly targets: Int32Array;
+}
+
+/** B sequences of T tokens: for each a stream is drawn, all alike, then a place in it. Depends on seed and step alone. */
+export function drawBatch(
+  streams: readonly Int32Array[],
+  { batch, tokens }: { readonly batch: number; readonly tokens: number },
+  seed: number,
+  step: number,
+): Batch {
+  const random = new Random(seed * 2 ** 20 + step);
+  const ids = new Int32Array(batch * tokens);
+  const targets = new Int32Array(batch * tokens);
+  for (let b = 0; b < batch; b++) {
+    const stream = streams[Math.floor(random.uniform() * streams.length)] as Int32Array;
+    const start = Math.floor(random.uniform() * (stream.length - tokens));
+    ids.set(stream.subarray(start, start + tokens), b * tokens);
+    targets.set(stream.subarray(start + 1, start + tokens + 1), b * tokens);
+  }
+  return { ids, targets };
+}
+
+/** Throws one line when a source is too short to draw sequences of `tokens` from. */
+export function requireLength(streams: readonly Int32Array[], names: readonly string[], tokens: number): void {
+  streams.forEach((stream, i) => {
+    if (stream.length > tokens) return;
+    throw new Error(
+      `expected more than ${tokens} tokens of training text in ${names[i] ?? 'each source'}, but it has ${stream.length}; add text, or lower --seq`,
+    );
+  });
+}
+
+function shuffled(documents: readonly string[], random: Random): string[] {
+  const order = [...documents];
+  for (let last = order.length - 1; last > 0; last--) {
+    const other = Math.floor(random.uniform() * (last + 1));
+    [order[last], order[other]] = [order[other] as string, order[last] as string];
+  }
+  return order;
+}
