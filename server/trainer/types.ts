@@ -1,0 +1,124 @@
+/** What a training run takes, says and leaves behind: the contract between the command line, the server's jobs and the trainer. JSON throughout. */
+
+/** `ste`: straight-through top-2 on four scores a group. `gumbel`: MaskLLM (arXiv 2409.17481). */
+export type TrainMethod = 'ste' | 'gumbel';
+/** `lm`: next token. `kl`: KL(teacher ‖ student), the teacher being the dense model unless named. `mix`: half of each. */
+export type TrainLoss = 'lm' | 'kl' | 'mix';
+export type PriorMethod = 'magnitude' | 'wanda' | 'sparsegpt' | 'none';
+
+/** Every constant of a run: what `--help` lists. Defaults are in defaults.ts, by method. */
+export interface MaskTrainingSettings {
+  readonly method: TrainMethod;
+  readonly loss: TrainLoss;
+  /** Where the mask starts when it is not transferred from another task's. */
+  readonly prior: PriorMethod;
+  readonly steps: number;
+  /** Sequences a step. */
+  readonly batch: number;
+  /** Tokens a sequence. */
+  readonly seq: number;
+  readonly seed: number;
+  /** Peak learning rate; undefined: from `travel`. */
+  readonly learningRate?: number;
+  /** Σ of the steps' learning rates ÷ the prior's margin. */
+  readonly travel: number;
+  readonly warmup: number;
+  /** Share of the peak that the cosine ends at. */
+  readonly floor: number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly epsilon: number;
+  readonly weightDecay: number;
+  readonly clip: number;
+  /** ste: scores start at ± margin. */
+  readonly margin: number;
+  /** gumbel: σ of the initial logits; α of Eq. 10; κ and τ, first and last; λ of Eq. 8. */
+  readonly sigma: number;
+  readonly priorStrength: number;
+  readonly scale: readonly [number, number];
+  readonly temperature: readonly [number, number];
+  readonly regularisation: number;
+  /** Steps between two looks at the held-out text; 0: only at the end. */
+  readonly evaluateEvery: number;
+  /** Windows of held-out text that a look scores. */
+  readonly evaluateWindows: number;
+  /** Token after each document; undefined: the model's EOS. */
+  readonly separator?: number;
+  readonly bos: boolean;
+}
+
+/** Text of one --data argument. */
+export interface TrainSource {
+  readonly name: string;
+  readonly documents: readonly string[];
+}
+
+export interface TrainRequest {
+  readonly task: string;
+  /** Task (or file, locally) whose mask is the starting point and the parent. */
+  readonly from?: string;
+  readonly sources: readonly TrainSource[];
+  /** Held-out text of other domains: reported beside the task's own. */
+  readonly guards: readonly TrainSource[];
+  readonly settings: MaskTrainingSettings;
+  /** Publish or write even if the mask loses to its prior on held-out text. */
+  readonly force: boolean;
+}
+
+/** Before the first step. */
+export interface TrainStarted {
+  readonly type: 'started';
+  readonly task: string;
+  readonly steps: number;
+  /** Steps that an earlier run had done. */
+  readonly resumedFrom: number;
+  readonly trainTokens: number;
+  readonly heldOutTokens: number;
+  readonly learningRate: number;
+  readonly memory: {
+    readonly activationBytes: number;
+    readonly learnerBytes: number;
+    readonly bytesPerWeight: number;
+    readonly recomputes: boolean;
+  };
+}
+
+/** After a step. */
+export interface TrainStep {
+  readonly type: 'step';
+  readonly step: number;
+  readonly steps: number;
+  readonly loss: number;
+  readonly lm: number;
+  readonly kl: number;
+  readonly learningRate: number;
+  readonly gradientNorm: number;
+  readonly tokensPerSecond: number;
+  readonly secondsLeft: number;
+  /** At the steps that looked: share of groups whose pattern differs from the prior's, bits per parameter given it, held-out perplexity. */
+  readonly changed?: number;
+  readonly bitsPerParameter?: number;
+  readonly heldOutPerplexity?: number;
+}
+
+/** Perplexities on the held-out text of one source. */
+export interface HeldOutRow {
+  readonly source: string;
+  readonly guard: boolean;
+  readonly dense: number;
+  readonly prior: number;
+  readonly mask: number;
+}
+
+export interface TrainFinished {
+  readonly type: 'finished';
+  readonly task: string;
+  readonly heldOut: readonly HeldOutRow[];
+  readonly changed: number;
+  readonly bitsPerParameter: number;
+  /** False: it lost to its prior on its own held-out text and `force` was not given. */
+  readonly publishable: boolean;
+  readonly seconds: number;
+}
+
+export type TrainEvent = TrainStarted | TrainStep | TrainFinished;
