@@ -63,7 +63,7 @@ function stopOnSignals(server: RunningServer, config: Config, log: Logger): void
 async function greeting({ url, model, registry }: RunningServer, config: Config): Promise<string> {
   const tasks = (await registry.list()).map((record) => record.task);
   const task = tasks.includes('french') ? 'french' : (tasks[0] ?? DENSE_TASK);
-  const key = config.keysFile === undefined ? '' : ` -H "Authorization: Bearer $KEY"`;
+  const key = config.keysFile === undefined ? '' : ` -H "Authorization: Bearer $MASKSERVE_API_KEY"`;
   const prompt = task === 'french' ? 'La France est' : 'The';
   return `maskserve: ${model.name} ready at ${url} (tasks: ${[DENSE_TASK, ...tasks].join(', ')})
 try it:
