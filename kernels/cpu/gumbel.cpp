@@ -35,11 +35,9 @@ struct Input {
 // rows[i][lane] ← in (count, rows of the block), zero beyond count.
 template <int N>
 MS_INLINE void ToLanes(float (*rows)[N], const float* in, int64_t height, int64_t count) {
+  if (count < N) memset(rows, 0, static_cast<size_t>(height * N) * sizeof(float));
   for (int64_t lane = 0; lane < count; ++lane) {
     for (int64_t i = 0; i < height; ++i) rows[i][lane] = in[lane * height + i];
-  }
-  for (int64_t lane = count; lane < N; ++lane) {
-    for (int64_t i = 0; i < height; ++i) rows[i][lane] = 0;
   }
 }
 
