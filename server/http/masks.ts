@@ -12,7 +12,7 @@ import { principalOf, type Principal } from './keys.js';
 import { recordJson, versionsJson } from './mask-response.js';
 import { pathParameter, type Parts } from './parts.js';
 import { changePrecondition, etagOf, isNotModified } from './preconditions.js';
-import { rangeOf } from './range.js';
+import { rangeOf, type ByteRange } from './range.js';
 import { bodyParser, optional, show } from './schema.js';
 import { parseReference, taskNotFound } from './task.js';
 import { lingerAfterError, openUpload } from './upload.js';
@@ -97,36 +97,32 @@ async function download(req: Request, res: Response, { registry }: Parts): Promi
   if (req.accepts([MEDIA_TYPE, 'application/json']) === 'application/json') {
     return void res.json(recordJson(await registry.get(task)));
   }
-  const { digest } = await registry.resolve(task, reference?.version);
+  const { digest, bytes } = await registry.resolve(task, reference?.version);
+  const notModified = isNotModified(req, digest);
+  const range = notModified ? undefined : rangeOf(req, res, bytes, etagOf(digest));
+  const isBodyWanted = req.method === 'GET' && !notModified;
+  // Before any header is set: what can't be read is an error of its own.
+  const stream = isBodyWanted ? (await registry.read(digest, range)).stream : undefined;
   setValidators(res, task, digest);
   res.set('Cache-Control', reference?.version ? 'private, immutable, max-age=31536000' : 'no-cache');
-  if (isNotModified(req, digest)) return void res.status(304).end();
-  await sendBlob(req, res, task, digest, registry);
-}
-
-async function sendBlob(
-  req: Request,
-  res: Response,
-  task: string,
-  digest: Digest,
-  registry: Parts['registry'],
-): Promise<void> {
-  const { bytes } = await registry.resolve(task, digest);
-  res.set({
-    'Content-Type': MEDIA_TYPE,
-    'Content-Disposition': `attachment; filename="${task}.mask"`,
-    'Accept-Ranges': 'bytes',
-    'Repr-Digest': reprDigest(digest),
-  });
-  const range = rangeOf(req, res, bytes, etagOf(digest));
-  if (range) res.status(206).set('Content-Range', `bytes ${range.start}-${range.end}/${bytes}`);
-  res.set('Content-Length', String(range ? range.end - range.start + 1 : bytes));
-  if (req.method === 'HEAD') return void res.end();
-  const { stream } = await registry.read(digest, range);
+  if (notModified) return void res.status(304).end();
+  describeBytes(res, task, digest, bytes, range);
+  if (!stream) return void res.end();
   await pipeline(stream, res).catch((error: unknown) => {
     if ((error as NodeJS.ErrnoException).code === 'ERR_STREAM_PREMATURE_CLOSE') throw new ClientGone();
     throw error;
   });
+}
+
+function describeBytes(res: Response, task: string, digest: Digest, bytes: number, range: ByteRange | undefined): void {
+  res.set({
+    'Content-Type': MEDIA_TYPE,
+    'Content-Disposition': `attachment; filename="${task}.mask"`,
+    'Content-Length': String(range ? range.end - range.start + 1 : bytes),
+    'Accept-Ranges': 'bytes',
+    'Repr-Digest': reprDigest(digest),
+  });
+  if (range) res.status(206).set('Content-Range', `bytes ${range.start}-${range.end}/${bytes}`);
 }
 
 async function versions(req: Request, res: Response, { registry }: Parts): Promise<void> {

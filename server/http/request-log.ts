@@ -9,18 +9,22 @@ import type { Metrics } from './metrics.js';
 const CLIENT_REQUEST_ID = /^[\w.:-]{1,128}$/;
 /** nginx's number for "client closed request": in the log and the metrics, never on the wire. */
 const CLIENT_CLOSED_REQUEST = 499;
+/** Asked for every few seconds by machines: they would drown the rest. */
+const PROBES: ReadonlySet<string> = new Set(['/healthz', '/readyz', '/metrics']);
 
 export function logRequests(log: Logger, metrics: Metrics): RequestHandler {
   return (req, res, next) => {
     const start = performance.now();
     const id = requestId(req);
     res.set('X-Request-Id', id);
+    // A write to a connection that was just lost is an 'error' event, which nobody else listens for.
+    res.on('error', () => undefined);
     res.once('close', () => {
       const status = res.writableFinished ? res.statusCode : CLIENT_CLOSED_REQUEST;
       const seconds = (performance.now() - start) / 1000;
       const route = routeOf(req);
       metrics.request(route, req.method, status, seconds);
-      log.info({
+      log[PROBES.has(route) ? 'debug' : 'info']({
         id,
         method: req.method,
         route,

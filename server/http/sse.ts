@@ -44,6 +44,7 @@ export class EventStream {
   /** Resolves when the client can take more. Throws ClientGone when it never does. */
   async send(data: unknown): Promise<void> {
     const block = `data: ${JSON.stringify(data)}\n\n`;
+    if (this.res.destroyed) throw new ClientGone();
     if (!this.opened) return void this.early.push(block);
     this.lastWrite = performance.now();
     if (!this.res.write(block)) await this.drained();
@@ -77,7 +78,7 @@ export class EventStream {
   }
 
   private keepAlive(): void {
-    if (!this.opened || this.res.writableNeedDrain) return;
+    if (!this.opened || this.res.destroyed || this.res.writableNeedDrain) return;
     if (performance.now() - this.lastWrite >= this.limits.keepAlive / 2) this.res.write(KEEP_ALIVE);
   }
 

@@ -7,7 +7,7 @@ import type { Digest } from '../../codec/mask-set.js';
 import type { ModelInfo } from '../engine/types.js';
 import { ServerError } from '../errors.js';
 import { DENSE_TASK, isTaskName } from '../store/task-name.js';
-import type { BlobInfo, Registry } from '../store/types.js';
+import type { BlobInfo } from '../store/types.js';
 import { principalOf, type Principal } from './keys.js';
 import type { Parts } from './parts.js';
 import { show } from './schema.js';
@@ -30,14 +30,19 @@ export interface ChosenTask {
 
 /** Throws ServerError invalid_header, model_not_found, task_not_found, version_not_found. */
 export async function chooseTask(req: Request, res: Response, model: unknown, parts: Parts): Promise<ChosenTask> {
-  const reference = referenceOf(req.get('X-Task'), model, parts);
-  const chosen = await resolveTask(reference, principalOf(res), parts);
+  const header = req.get('X-Task');
+  const reference = referenceOf(header, model, parts);
+  const chosen = await resolveTask(reference, principalOf(res), parts).catch((error: unknown) => {
+    // The registry's sentence would tell a task that doesn't exist from one that the key may not use.
+    if (!(error instanceof ServerError) || error.code !== 'task_not_found') throw error;
+    throw taskNotFound(reference.task, header === undefined ? 'model' : 'X-Task');
+  });
   res.set('X-Task', chosen.task);
   if (chosen.blob) res.set('X-Mask-Digest', chosen.blob.digest);
   return chosen;
 }
 
-export async function resolveTask(
+async function resolveTask(
   { task, version }: TaskReference,
   principal: Principal,
   { registry }: Parts,
@@ -46,16 +51,7 @@ export async function resolveTask(
   if (task === DENSE_TASK && version === undefined) return { task, blob: undefined };
   // A name that no task can have needs no look at the registry, and must not be answered otherwise.
   if (!isTaskName(task) || task === DENSE_TASK) throw taskNotFound(task);
-  return { task, blob: await resolveInRegistry(registry, task, version) };
-}
-
-/** The registry's sentence would tell a task that doesn't exist from one that the key may not use. */
-async function resolveInRegistry(registry: Registry, task: string, version: Digest | undefined): Promise<BlobInfo> {
-  try {
-    return await registry.resolve(task, version);
-  } catch (error) {
-    throw error instanceof ServerError && error.code === 'task_not_found' ? taskNotFound(task) : error;
-  }
+  return { task, blob: await registry.resolve(task, version) };
 }
 
 /** Reads `name`, `name@sha256:<hex>` or `name@<hex>`. Undefined when it is neither. */
@@ -64,10 +60,8 @@ export function parseReference(text: string): TaskReference | undefined {
   return match ? { task: match[1] as string, version: match[2] } : undefined;
 }
 
-export function taskNotFound(task: string): ServerError {
-  return new ServerError('task_not_found', `no task ${show(task)}; GET /v1/models lists those you may use`, {
-    param: 'X-Task',
-  });
+export function taskNotFound(task: string, param = 'task'): ServerError {
+  return new ServerError('task_not_found', `no task ${show(task)}; GET /v1/models lists those you may use`, { param });
 }
 
 /** The model's digest and the mask's: together they decide the answer. OpenAI's `system_fingerprint`. */

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
+import { rm } from 'node:fs/promises';
 import { request } from 'node:http';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { encodeMaskSet } from '../../../codec/encode.js';
@@ -338,6 +339,19 @@ describe('/v1/masks', () => {
     const response = await server.get(`/v1/masks/french@sha256:${one.digest}`);
     assert.deepEqual(new Uint8Array(await response.arrayBuffer()), one.bytes);
     assert.match(response.headers.get('cache-control') ?? '', /immutable/);
+  });
+
+  it('answers for a mask that can’t be read any more with an error, not with headers of a mask', async () => {
+    const lost = sampleMask(server, 9);
+    await server.publish('lost', lost.bytes);
+    await rm(await server.registry.path(lost.digest));
+    const response = await server.get('/v1/masks/lost');
+    for (const name of ['etag', 'repr-digest', 'content-disposition', 'accept-ranges', 'cache-control']) {
+      assert.equal(response.headers.get(name), null, name);
+    }
+    assert.match(response.headers.get('content-type') ?? '', /^application\/json/);
+    const { status, message } = await refusal(response);
+    assert.ok(status >= 400 && message.length > 0);
   });
 
   it('deletes a task, its versions and its memory', async () => {

@@ -89,6 +89,7 @@ describe('the task of a request', () => {
       assert.equal(error.status, 404);
       assert.equal(error.code, 'task_not_found');
       assert.match(error.message, /GET \/v1\/models/);
+      assert.equal(error.param, header === undefined ? 'model' : 'X-Task');
     }
   });
 
