@@ -12,9 +12,14 @@ struct Dense {
   const uint16_t* At(int64_t row, int64_t i) const { return w + row * k + i; }
 };
 
+// The hardware keeps up with a tile's few streams by itself.
+struct NoPrefetch {
+  MS_INLINE void Prefetch(const Dense&, int64_t, int64_t) {}
+};
+
 // Activations in fp32. A register of 2W weights is taken apart into its even and its odd elements by a shift and a
 // mask, so a packed block holds the even activations first.
-struct Fp32Dot {
+struct Fp32Dot : NoPrefetch {
   typedef float X;
   static constexpr int kStep = 2 * W;
 #if defined(__AVX512BF16__)
@@ -49,7 +54,7 @@ struct Fp32Dot {
 
 #if defined(__AVX512BF16__)
 // Activations rounded to bf16; vdpbf16ps adds two products a lane.
-struct Bf16Dot {
+struct Bf16Dot : NoPrefetch {
   typedef uint16_t X;
   static constexpr int kStep = 32;
   static constexpr int kTokens = 6, kRows = 4, kRowsNarrow = 4;

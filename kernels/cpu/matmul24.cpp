@@ -13,6 +13,15 @@ struct Sparse {
   int64_t k;
 
   const uint16_t* Values(int64_t row, int64_t i) const { return values + row * (k >> 1) + (i >> 1); }
+  // Values and metadata are two short streams a row, each broken at every page: too much for the hardware alone. As
+  // integers, because the last tile's successor lies beyond the matrix. Metadata is asked for once a cache line.
+  void Prefetch(int64_t row, int64_t i) const {
+    const uintptr_t at = reinterpret_cast<uintptr_t>(values) + static_cast<uintptr_t>(row * k + i);
+    __builtin_prefetch(reinterpret_cast<const void*>(at), 0, 2);
+    if ((i & 511) != 0) return;
+    const uintptr_t meta_at = reinterpret_cast<uintptr_t>(meta) + static_cast<uintptr_t>((row * k + i) >> 3);
+    __builtin_prefetch(reinterpret_cast<const void*>(meta_at), 0, 2);
+  }
   uint64_t Meta(int64_t row, int64_t i, int64_t n) const { return LoadMeta(meta + row * (k >> 3) + (i >> 3), n >> 3); }
 };
 
@@ -37,6 +46,9 @@ struct Fp32Dot24 {
   MS_INLINE Weights GetPart(const Sparse& w, int64_t row, int64_t i, int64_t n) {
     return {LoadBf16Part(w.Values(row, i), n / 2), MakeIndex24(w.Meta(row, i, n))};
   }
+  MS_INLINE void Prefetch(const Sparse& w, int64_t row, int64_t i) {
+    w.Prefetch(row, i);
+  }
   MS_INLINE VF Step(VF acc, const Weights& w, const float* x) {
     return Fma(w.values, Pick24(x, w.index), acc);
   }
@@ -50,7 +62,7 @@ struct Fp32Dot24 {
 struct Bf16Dot24 {
   typedef uint16_t X;
   static constexpr int kStep = 64;
-  static constexpr int kTokens = 4, kRows = 4, kRowsNarrow = 8;
+  static constexpr int kTokens = 4, kRows = 4, kRowsNarrow = 4;
   struct Weights {
     __m512i values, index;
   };
@@ -60,6 +72,7 @@ struct Bf16Dot24 {
   MS_INLINE Weights GetPart(const Sparse& w, int64_t row, int64_t i, int64_t n) {
     return {LoadPairsPart(w.Values(row, i), n / 2), WordIndex24(w.Meta(row, i, n))};
   }
+  MS_INLINE void Prefetch(const Sparse& w, int64_t row, int64_t i) { w.Prefetch(row, i); }
   MS_INLINE VF Step(VF acc, const Weights& w, const uint16_t* x) {
     const __m512i picked = PickWords24(_mm512_loadu_si512(x), _mm512_loadu_si512(x + 32), w.index);
     return _mm512_dpbf16_ps(acc, (__m512bh)w.values, (__m512bh)picked);

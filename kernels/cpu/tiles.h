@@ -7,7 +7,7 @@
 //
 // Dot is the arithmetic: kStep elements of K a block, kTokens × kRows the tile, kRowsNarrow its rows for one or two
 // tokens, Weights what a block of a row is held as, Get and GetPart to load it, Step to multiply it with a packed block
-// of activations. Matrix is what Get reads.
+// of activations, Prefetch to ask for a block of the next tile's rows when decoding. Matrix is what Get reads.
 #pragma once
 
 #include "panel.h"
@@ -40,6 +40,7 @@ MS_INLINE void Tile(float* y, int64_t ldy, const typename Dot::X* x, const Matri
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const typename Dot::Weights weights = Dot::Get(w, row + r, i);
+      if (TT <= 2) Dot::Prefetch(w, row + r + R, i);
 #pragma GCC unroll 8
       for (int t = 0; t < TT; ++t) acc[r][t] = Dot::Step(acc[r][t], weights, x + t * kStep);
     }
