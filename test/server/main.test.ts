@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
+import { connect, createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
@@ -70,6 +70,17 @@ describe('the command maskserve', () => {
     server.child.kill('SIGTERM');
     assert.equal(await server.ended, 0);
     for (const entry of server.log().trim().split('\n')) JSON.parse(entry);
+  });
+
+  it('does not wait for connections without a request', { timeout: 30_000 }, async () => {
+    const server = await start('idle', ['--drain-timeout', '86400']);
+    const { port } = new URL(server.url);
+    const unused = connect(Number(port), '127.0.0.1');
+    await once(unused, 'connect');
+    await (await fetch(`${server.url}/healthz`)).text();
+    server.child.kill('SIGTERM');
+    await once(unused, 'close');
+    assert.equal(await server.ended, 0);
   });
 
   it('finishes a running stream when it is told to stop, and takes nothing new', async () => {

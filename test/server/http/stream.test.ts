@@ -203,15 +203,18 @@ describe('a stream, when things go wrong,', () => {
   });
 
   it('sends its headers while the task is loaded', async () => {
+    let begun = false;
     const script: Script = async function* () {
+      begun = true;
       yield prompt();
       yield done();
     };
     await withApp({ script, tasks: ['french'], loadMs: 300, limits: { flushAfter: 20 } }, async ({ url, leases }) => {
       const response = await fetch(`${url}/v1/completions`, { ...body(), headers: { 'X-Task': 'french' } });
       assert.equal(response.headers.get('x-mask-digest'), 'd'.repeat(64));
-      assert.equal(leases(), 0, 'it is not loaded yet');
+      assert.equal(begun, false, 'it is not loaded yet');
       await response.text();
+      assert.equal(begun, true);
       assert.equal(leases(), 0, 'it was given back');
     });
   });
