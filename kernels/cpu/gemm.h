@@ -15,13 +15,6 @@
 namespace maskserve {
 namespace {
 
-// A matrix as an operand. By rows: its K runs along memory; by columns: K is the stride.
-template <typename T>
-struct Operand {
-  const T* data;
-  int64_t stride;
-};
-
 // Multiply-adds of fp32.
 struct Fp32Product {
   typedef float E;
@@ -103,7 +96,7 @@ struct Bf16Product {
 };
 #endif
 
-// k's [k, end) of one row as ⌈(end − k) / kPair⌉ elements, by W; zero beyond. Calls put(block, elements).
+// k's [k, end) of one row as ⌈(end − k) / kPair⌉ elements, by W; zero beyond. Calls put(first element, block).
 template <typename P, typename T, typename Put>
 MS_INLINE void EachBlockAlong(const T* row, int64_t k, int64_t end, const Put& put) {
   constexpr int64_t kStep = P::kPair * W;
@@ -120,39 +113,102 @@ MS_INLINE void EachBlockAlong(const T* row, int64_t k, int64_t end, const Put& p
   }
 }
 
-// Row r of the panel, element d at (d / W · width + r) · W + d mod W: a block of W elements lies together.
-template <typename P, typename T>
-void PackAlong(typename P::E* out, const Operand<T>& a, int64_t row, int64_t width, int64_t k, int64_t end) {
-  for (int64_t r = 0; r < width; ++r) {
-    EachBlockAlong<P>(a.data + (row + r) * a.stride, k, end, [&](int64_t d, const typename P::E* block) {
-      memcpy(out + d * width + r * W, block, W * sizeof(typename P::E));
-    });
-  }
-}
+// A panel of a packed operand: rows of A or columns of B [first, first + some), in a panel `width` wide.
+struct PanelPlace {
+  int64_t first, some, width;
+};
 
-// Column c of the panel, element d at d · width + c, of a matrix whose K runs along memory.
-template <typename P, typename T>
-void PackTransposed(typename P::E* out, const Operand<T>& b, int64_t column, int64_t columns, int64_t width, int64_t k,
-                    int64_t end) {
-  for (int64_t c = 0; c < columns; ++c) {
-    EachBlockAlong<P>(b.data + (column + c) * b.stride, k, end, [&](int64_t d, const typename P::E* block) {
-      typename P::E* to = out + d * width + c;
-      for (int i = 0; i < W; ++i) to[i * width] = block[i];
-    });
-  }
-}
+// The three ways to pack a panel: Pack writes k's [k, end) of it as ⌈(end − k) / kPair / W⌉ · W elements, zeros beyond
+// the end. kByDepth: adjacent panels share the cache lines that are read, so packing proceeds along K, not by panel.
 
-// The same places, of a matrix whose K is the stride.
+// K runs along memory; element d of row r goes to (d / W · width + r) · W + d mod W: a block of W elements lies
+// together.
 template <typename P, typename T>
-void PackAcross(typename P::E* out, const Operand<T>& b, int64_t column, int64_t columns, int64_t width, int64_t k,
-                int64_t end) {
-  const T zeros[W] = {};
-  for (int64_t i = k; i < end; i += P::kPair, out += width) {
-    const T* low = b.data + i * b.stride + column;
-    const T* high = i + 1 < end ? low + b.stride : NULL;
-    for (int64_t c = 0; c < columns; c += W) {
-      P::Across(out + c, low + c, high == NULL ? zeros : high + c, Min(W, columns - c));
+struct PackAlong {
+  static constexpr bool kByDepth = false;
+  const T* data;
+  int64_t stride;
+
+  PackAlong From(int64_t row) const { return {data + row * stride, stride}; }
+
+  void Pack(typename P::E* out, const PanelPlace& panel, int64_t k, int64_t end) const {
+    for (int64_t r = 0; r < panel.some; ++r) {
+      EachBlockAlong<P>(data + (panel.first + r) * stride, k, end, [&](int64_t d, const typename P::E* block) {
+        memcpy(out + d * panel.width + r * W, block, W * sizeof(typename P::E));
+      });
     }
+  }
+};
+
+// K runs along memory; element d of column c goes to d · width + c.
+template <typename P, typename T>
+struct PackTransposed {
+  static constexpr bool kByDepth = false;
+  const T* data;
+  int64_t stride;
+
+  PackTransposed From(int64_t column) const { return {data + column * stride, stride}; }
+
+  void Pack(typename P::E* out, const PanelPlace& panel, int64_t k, int64_t end) const {
+    for (int64_t c = 0; c < panel.some; ++c) {
+      EachBlockAlong<P>(data + (panel.first + c) * stride, k, end, [&](int64_t d, const typename P::E* block) {
+        typename P::E* to = out + d * panel.width + c;
+        for (int i = 0; i < W; ++i) to[i * panel.width] = block[i];
+      });
+    }
+  }
+};
+
+// K is the stride; the same places.
+template <typename P, typename T>
+struct PackAcross {
+  static constexpr bool kByDepth = true;
+  const T* data;
+  int64_t stride;
+
+  PackAcross From(int64_t column) const { return {data + column, stride}; }
+
+  void Pack(typename P::E* out, const PanelPlace& panel, int64_t k, int64_t end) const {
+    const T zeros[W] = {};
+    const int64_t stop = k + CeilDiv(end - k, P::kPair * W) * P::kPair * W;
+    for (int64_t i = k; i < stop; i += P::kPair, out += panel.width) {
+      const T* low = data + i * stride + panel.first;
+      for (int64_t c = 0; c < panel.some; c += W) {
+        const int64_t n = Min(W, panel.some - c);
+        P::Across(out + c, i < end ? low + c : zeros, i + 1 < end ? low + stride + c : zeros, n);
+      }
+    }
+  }
+};
+
+// All panels of an operand for k's [at, end), panel p at place(p).first · depth elements.
+template <typename P, typename Packer, typename Place>
+MS_INLINE void PackPanels(ms_context* ctx, typename P::E* out, const Packer& packer, int64_t panels, const Place& place,
+                          int64_t at, int64_t end, int64_t depth) {
+  constexpr int64_t kGrain = 32768, kStep = W * P::kPair;  // elements a task; k's a step
+  const auto pack = [&](int64_t p, int64_t k, int64_t stop) {
+    const PanelPlace panel = place(p);
+    typename P::E* to = out + panel.first * depth + (k - at) / P::kPair * panel.width;
+    if (panel.some < panel.width) {
+      const int64_t elements = CeilDiv(stop - k, kStep) * W * panel.width;
+      memset(to, 0, static_cast<size_t>(elements) * sizeof(typename P::E));
+    }
+    packer.Pack(to, panel, k, stop);
+  };
+  const int64_t widest = place(0).width;
+  if (Packer::kByDepth) {
+    auto body = [&](int64_t begin, int64_t stop, int) {
+      for (int64_t step = begin; step < stop; ++step) {
+        const int64_t k = at + step * kStep;
+        for (int64_t p = 0; p < panels; ++p) pack(p, k, Min(end, k + kStep));
+      }
+    };
+    ParallelRanges(ctx, depth / W, Max(1, kGrain / (widest * panels * W)), body);
+  } else {
+    auto body = [&](int64_t begin, int64_t stop, int) {
+      for (int64_t p = begin; p < stop; ++p) pack(p, at, end);
+    };
+    ParallelRanges(ctx, panels, Max(1, kGrain / (widest * depth)), body);
   }
 }
 
@@ -231,40 +287,38 @@ MS_INLINE void ProductPanel(int width, float* c, int64_t ldc, const typename P::
   }
 }
 
-// The packed part of a product: rows [row, row + panels.tokens) of C, columns [column, column + columns), `depth`
-// elements. A's panels are as wide as Panels says, B's kColumns · W with zeros beyond the last column.
+// A packed part of a product: rows [row, row + panels.tokens) of C, columns [column, column + columns), `depth`
+// elements. A's panels are as wide as Panels says and follow one another, B's are kColumns · W wide, zero beyond the
+// last column, and `b_depth` elements long.
 template <typename P>
 struct PackedBlock {
-  typename P::E* a;
-  typename P::E* b;
+  const typename P::E* a;
+  const typename P::E* b;
   Panels panels;
-  int64_t row, column, columns, depth;
+  int64_t row, column, columns, depth, b_depth;
 };
 
-// Multiplies the block, shared among the threads as a grid of parts of C. B's panels are gone through in parts that
-// stay in the first-level cache while the rows pass by.
+// Multiplies the block, shared among the threads as a grid of parts of C: columns first, because a panel of B stays in
+// the first-level cache (cut along its depth) while all rows of A pass by from the second.
 template <typename P, bool kAlong>
 MS_INLINE void MultiplyBlock(ms_context* ctx, float* c, int64_t ldc, const PackedBlock<P>& block, bool add) {
   constexpr int64_t kWidth = P::kColumns * W;
   constexpr int64_t kPanelBytes = 24 << 10;
-  constexpr int64_t kLargest = 8;  // panels of a part of C, each way
-  constexpr int64_t kTasks = 8;    // wanted a thread
+  constexpr int64_t kTasks = 4;  // wanted a thread
   const int64_t fits = kPanelBytes / (kWidth * static_cast<int64_t>(sizeof(typename P::E))) / W * W;
   const int64_t part = CeilDiv(CeilDiv(block.depth, CeilDiv(block.depth, fits)), W) * W;
-  const int64_t down = block.panels.count, across = CeilDiv(block.columns, kWidth);
-  int64_t rows = kLargest, columns = kLargest;
-  while (rows > 1 && CeilDiv(down, rows) * CeilDiv(across, columns) < kTasks * Threads(ctx)) {
-    (columns >= rows ? columns : rows) /= 2;
-  }
-  const int64_t row_parts = CeilDiv(down, rows);
+  const int64_t across = CeilDiv(block.columns, kWidth), wanted = kTasks * Threads(ctx);
+  const int64_t column_parts = Min(across, wanted);
+  const int64_t row_parts = Min(block.panels.count, CeilDiv(wanted, column_parts));
   auto body = [&](int64_t task, int) {
-    const int64_t first_panel = task % row_parts * rows, end_panel = Min(down, first_panel + rows);
-    const int64_t first = task / row_parts * columns, end = Min(across, first + columns);
-    for (int64_t d = 0; d < block.depth; d += part) {
-      const int64_t depth = Min(part, block.depth - d);
-      for (int64_t j = first; j < end; ++j) {
-        const typename P::E* b = block.b + (j * block.depth + d) * kWidth;
-        const int64_t column = j * kWidth;
+    const int64_t i = task % row_parts, j = task / row_parts;
+    const int64_t first_panel = block.panels.count * i / row_parts,
+                  end_panel = block.panels.count * (i + 1) / row_parts;
+    for (int64_t q = across * j / column_parts; q < across * (j + 1) / column_parts; ++q) {
+      const int64_t column = q * kWidth;
+      for (int64_t d = 0; d < block.depth; d += part) {
+        const typename P::E* b = block.b + q * block.b_depth * kWidth + d * kWidth;
+        const int64_t depth = Min(part, block.depth - d);
         for (int64_t p = first_panel; p < end_panel; ++p) {
           const int64_t row = block.panels.First(p);
           const int width = block.panels.Width(p);
@@ -275,56 +329,58 @@ MS_INLINE void MultiplyBlock(ms_context* ctx, float* c, int64_t ldc, const Packe
       }
     }
   };
-  Parallel(ctx, row_parts * CeilDiv(across, columns), body);
+  Parallel(ctx, row_parts * column_parts, body);
 }
 
-// What varies between the three products: pack_a(out, row, width, k, end) and pack_b(out, column, columns, k, end)
-// write one panel; kAlong says which of its two layouts pack_a writes.
-template <typename P, bool kAlong, typename PackA, typename PackB>
-MS_INLINE ms_status MultiplyPacked(ms_context* ctx, float* c, int64_t m, int64_t n, int64_t k, bool add,
-                                   const PackA& pack_a, const PackB& pack_b) {
+// How a product is cut. B is packed once, in parts that the last-level cache holds; A in parts that the second-level
+// cache holds, each multiplied with all of B's part.
+struct Cuts {
+  int64_t b_depth, columns;  // of a part of B, in elements and columns
+  int64_t depth, rows;       // of a part of A
+
+  MS_INLINE Cuts Of(int64_t m, int64_t n, int64_t depth, int64_t width, int64_t rows_of_tile) {
+    constexpr int64_t kElementsOfB = 4 << 20, kElementsOfA = 128 << 10, kDepth = 512;
+    Cuts cuts;
+    cuts.b_depth = Even(depth, Max(kDepth, kElementsOfB / Min(n, 4096)));
+    cuts.columns = Min(CeilDiv(n, width), Max(1, kElementsOfB / cuts.b_depth / width)) * width;
+    cuts.depth = Even(cuts.b_depth, kDepth);
+    cuts.rows = Min(m, Max(rows_of_tile, kElementsOfA / cuts.depth / rows_of_tile * rows_of_tile));
+    return cuts;
+  }
+  // Parts of nearly equal size, at most about `most`, of whole registers.
+  MS_INLINE int64_t Even(int64_t depth, int64_t most) { return CeilDiv(CeilDiv(depth, CeilDiv(depth, most)), W) * W; }
+};
+
+// c (M, N) = or += A · B. kAlong: A is packed by PackAlong.
+template <typename P, bool kAlong, typename PackerA, typename PackerB>
+MS_INLINE ms_status MultiplyPacked(ms_context* ctx, float* c, const PackerA& pack_a, const PackerB& pack_b, int64_t m,
+                                   int64_t n, int64_t k, bool add) {
   typedef typename P::E E;
-  constexpr int64_t kWidth = P::kColumns * W, kMost = 4096, kBytes = 16 << 20, kGrain = 32768;
-  constexpr int64_t kDepthStep = W * P::kPair;
-  const int64_t most_rows = Min(m, kMost), most_columns = Min(CeilDiv(n, kWidth) * kWidth, kMost);
-  const int64_t fits = kBytes / static_cast<int64_t>(sizeof(E)) / (most_rows + most_columns) / W * kDepthStep;
-  const int64_t most_k = Min(CeilDiv(k, kDepthStep) * kDepthStep, Max(kDepthStep, fits));
-  const int64_t most_depth = most_k / P::kPair;
-  const size_t bytes = static_cast<size_t>((most_rows + most_columns) * most_depth) * sizeof(E);
-  E* a = static_cast<E*>(Scratch(ctx, bytes));
-  if (a == NULL) return FailMemory(ctx, bytes);
-  E* b = a + most_rows * most_depth;
-  for (int64_t at = 0; at < k; at += most_k) {
-    const int64_t end = Min(k, at + most_k), depth = CeilDiv(end - at, kDepthStep) * W;
-    int64_t packed_row = -1;
-    for (int64_t column = 0; column < n; column += kMost) {
-      const int64_t columns = Min(kMost, n - column), column_panels = CeilDiv(columns, kWidth);
-      auto pack_columns = [&](int64_t begin, int64_t stop, int) {
-        for (int64_t j = begin; j < stop; ++j) {
-          E* out = b + j * depth * kWidth;
-          const int64_t some = Min(kWidth, columns - j * kWidth), used = CeilDiv(end - at, P::kPair);
-          if (some < kWidth) memset(out, 0, static_cast<size_t>(depth * kWidth) * sizeof(E));
-          memset(out + used * kWidth, 0, static_cast<size_t>((depth - used) * kWidth) * sizeof(E));
-          pack_b(out, column + j * kWidth, some, at, end);
+  constexpr int64_t kWidth = P::kColumns * W;
+  const Cuts cuts = Cuts::Of(m, n, CeilDiv(k, P::kPair), kWidth, P::kRows);
+  const size_t bytes = static_cast<size_t>(cuts.columns * cuts.b_depth + cuts.rows * cuts.depth) * sizeof(E);
+  E* b = static_cast<E*>(Scratch(ctx, bytes));
+  if (b == NULL) return FailMemory(ctx, bytes);
+  E* a = b + cuts.columns * cuts.b_depth;
+  const int64_t b_step = cuts.b_depth * P::kPair, a_step = cuts.depth * P::kPair;
+  for (int64_t column = 0; column < n; column += cuts.columns) {
+    const int64_t columns = Min(cuts.columns, n - column);
+    const auto column_place = [&](int64_t p) {
+      return PanelPlace{p * kWidth, Min(kWidth, columns - p * kWidth), kWidth};
+    };
+    for (int64_t b_at = 0; b_at < k; b_at += b_step) {
+      const int64_t b_end = Min(k, b_at + b_step), b_depth = CeilDiv(b_end - b_at, W * P::kPair) * W;
+      PackPanels<P>(ctx, b, pack_b.From(column), CeilDiv(columns, kWidth), column_place, b_at, b_end, b_depth);
+      for (int64_t row = 0; row < m; row += cuts.rows) {
+        const Panels panels = Panels::Of(Min(cuts.rows, m - row), P::kRows);
+        const auto row_place = [&](int64_t p) { return PanelPlace{panels.First(p), panels.Width(p), panels.Width(p)}; };
+        for (int64_t at = b_at; at < b_end; at += a_step) {
+          const int64_t end = Min(b_end, at + a_step), depth = CeilDiv(end - at, W * P::kPair) * W;
+          PackPanels<P>(ctx, a, pack_a.From(row), panels.count, row_place, at, end, depth);
+          const PackedBlock<P> block = {
+              a, b + (at - b_at) / P::kPair * kWidth, panels, row, column, columns, depth, b_depth};
+          MultiplyBlock<P, kAlong>(ctx, c, n, block, add || at > 0);
         }
-      };
-      ParallelRanges(ctx, column_panels, Max(1, kGrain / (kWidth * (end - at))), pack_columns);
-      for (int64_t row = 0; row < m; row += kMost) {
-        const PackedBlock<P> block = {a, b, Panels::Of(Min(kMost, m - row), P::kRows), row, column, columns, depth};
-        auto pack_rows = [&](int64_t begin, int64_t stop, int) {
-          for (int64_t p = begin; p < stop; ++p) {
-            const int64_t first = block.panels.First(p), width = block.panels.Width(p);
-            E* out = a + first * depth;
-            const int64_t used = kAlong ? depth : CeilDiv(end - at, P::kPair);
-            memset(out + used * width, 0, static_cast<size_t>((depth - used) * width) * sizeof(E));
-            pack_a(out, row + first, width, at, end);
-          }
-        };
-        if (packed_row != row) {
-          ParallelRanges(ctx, block.panels.count, Max(1, kGrain / (P::kRows * (end - at))), pack_rows);
-        }
-        packed_row = row;
-        MultiplyBlock<P, kAlong>(ctx, c, n, block, add || at > 0);
       }
     }
   }

@@ -7,45 +7,22 @@ namespace {
 
 template <typename P, typename T>
 ms_status Forward(ms_context* ctx, float* y, const float* x, const T* w, int64_t rows, int64_t n, int64_t k) {
-  const Operand<float> a = {x, k};
-  const Operand<T> b = {w, k};
-  const auto pack_a = [&](typename P::E* out, int64_t row, int64_t width, int64_t at, int64_t end) {
-    PackAlong<P>(out, a, row, width, at, end);
-  };
-  const auto pack_b = [&](typename P::E* out, int64_t column, int64_t columns, int64_t at, int64_t end) {
-    PackTransposed<P>(out, b, column, columns, P::kColumns * W, at, end);
-  };
-  return MultiplyPacked<P, true>(ctx, y, rows, n, k, false, pack_a, pack_b);
+  return MultiplyPacked<P, true>(ctx, y, PackAlong<P, float>{x, k}, PackTransposed<P, T>{w, k}, rows, n, k, false);
 }
 
 template <typename P, typename T>
 ms_status BackwardInput(ms_context* ctx, float* dx, const float* dy, const T* w, int64_t rows, int64_t n, int64_t k,
                         bool add) {
-  const Operand<float> a = {dy, n};
-  const Operand<T> b = {w, k};
-  const auto pack_a = [&](typename P::E* out, int64_t row, int64_t width, int64_t at, int64_t end) {
-    PackAlong<P>(out, a, row, width, at, end);
-  };
-  const auto pack_b = [&](typename P::E* out, int64_t column, int64_t columns, int64_t at, int64_t end) {
-    PackAcross<P>(out, b, column, columns, P::kColumns * W, at, end);
-  };
-  return MultiplyPacked<P, true>(ctx, dx, rows, k, n, add, pack_a, pack_b);
+  return MultiplyPacked<P, true>(ctx, dx, PackAlong<P, float>{dy, n}, PackAcross<P, T>{w, k}, rows, k, n, add);
 }
 
 template <typename P>
 ms_status BackwardWeight(ms_context* ctx, float* dw, const float* dy, const float* x, int64_t rows, int64_t n,
                          int64_t k, bool add) {
-  const Operand<float> a = {dy, n}, b = {x, k};
-  const auto pack_a = [&](typename P::E* out, int64_t row, int64_t width, int64_t at, int64_t end) {
-    PackAcross<P>(out, a, row, width, width, at, end);
-  };
-  const auto pack_b = [&](typename P::E* out, int64_t column, int64_t columns, int64_t at, int64_t end) {
-    PackAcross<P>(out, b, column, columns, P::kColumns * W, at, end);
-  };
-  return MultiplyPacked<P, false>(ctx, dw, n, k, rows, add, pack_a, pack_b);
+  return MultiplyPacked<P, false>(ctx, dw, PackAcross<P, float>{dy, n}, PackAcross<P, float>{x, k}, n, k, rows, add);
 }
 
-// run(product, typed weights): the arithmetic that the precision and the instruction set call for.
+// run(product): the arithmetic that the precision and the instruction set call for.
 template <typename Run>
 MS_INLINE ms_status WithProduct(ms_context* ctx, const Run& run) {
 #if defined(__AVX512BF16__)
