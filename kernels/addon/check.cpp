@@ -227,6 +227,18 @@ HostArray Call::AnyArray(size_t at, const char* name) {
   return array;
 }
 
+std::vector<int32_t> Call::Ids(size_t at, int64_t vocab) {
+  const HostArray array = Array(at, "ids", napi_int32_array);
+  const auto* begin = static_cast<const int32_t*>(array.data);
+  const std::vector<int32_t> ids(begin, begin + array.length);
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= 0 && ids[i] < vocab) continue;
+    Fail(CallError::kRange, "expected ids in [0, V = " + std::to_string(vocab) + ") but received " +
+                                std::to_string(ids[i]) + " at " + std::to_string(i));
+  }
+  return ids;
+}
+
 void Call::Apart(const char* out_name, const void* out, int64_t out_bytes, const char* in_name, const void* in,
                  int64_t in_bytes) const {
   const char *a = static_cast<const char*>(out), *b = static_cast<const char*>(in);

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "buffers.h"
 #include "instance.h"
@@ -64,6 +65,8 @@ class Call {
   }
   HostArray Array(size_t at, const char* name, napi_typedarray_type type);
   HostArray AnyArray(size_t at, const char* name);
+  // Token ids in [0, vocab). A copy: what was checked is what is used, though the array be shared with another thread.
+  std::vector<int32_t> Ids(size_t at, int64_t vocab);
 
   // Refuses an output that shares bytes with an input (pass the sizes that were checked).
   void Apart(const char* out_name, const void* out, int64_t out_bytes, const char* in_name, const void* in,

@@ -51,19 +51,12 @@ napi_value ToF32(Call& call) {
 }
 
 napi_value Embed(Call& call) {
-  const HostArray ids = call.Array(2, "ids", napi_int32_array);
   const int64_t vocab = call.Count(3, "vocab"), dim = call.Count(4, "dim");
-  const int64_t tokens = static_cast<int64_t>(ids.length);
+  const std::vector<int32_t> ids = call.Ids(2, vocab);
+  const int64_t tokens = static_cast<int64_t>(ids.size());
   auto* out = call.Data<float>(0, "out", kWrite, Product(tokens, dim, 4), "T·D·4");
   const auto* table = call.Data<const uint16_t>(1, "table", kRead, Product(vocab, dim, 2), "V·D·2");
-  const auto* host_ids = static_cast<const int32_t*>(ids.data);
-  for (int64_t t = 0; t < tokens; ++t) {
-    if (host_ids[t] < 0 || host_ids[t] >= vocab) {
-      call.Fail(CallError::kRange, "expected ids in [0, V = " + std::to_string(vocab) + ") but received " +
-                                       std::to_string(host_ids[t]) + " at " + std::to_string(t));
-    }
-  }
-  call.Check(call.ops().embed(call.context(), out, {MS_BF16, 0, table, nullptr}, host_ids, tokens, dim));
+  call.Check(call.ops().embed(call.context(), out, {MS_BF16, 0, table, nullptr}, ids.data(), tokens, dim));
   return nullptr;
 }
 

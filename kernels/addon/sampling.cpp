@@ -21,21 +21,9 @@ Row LogitsRow(Call& call, Access access) {
   return {logits + row * vocab, vocab};
 }
 
-const int32_t* Ids(Call& call, size_t at, const HostArray& ids, int64_t vocab) {
-  (void)at;
-  const auto* list = static_cast<const int32_t*>(ids.data);
-  for (size_t i = 0; i < ids.length; ++i) {
-    if (list[i] < 0 || list[i] >= vocab) {
-      call.Fail(CallError::kRange, "expected ids in [0, V = " + std::to_string(vocab) + ") but received " +
-                                       std::to_string(list[i]) + " at " + std::to_string(i));
-    }
-  }
-  return list;
-}
-
-void SameLength(Call& call, const HostArray& ids, const HostArray& other, const char* name) {
-  if (ids.length == other.length) return;
-  call.Fail(CallError::kRange, std::string("expected ") + name + " as long as ids = " + std::to_string(ids.length) +
+void SameLength(Call& call, size_t ids, const HostArray& other, const char* name) {
+  if (ids == other.length) return;
+  call.Fail(CallError::kRange, std::string("expected ") + name + " as long as ids = " + std::to_string(ids) +
                                    " but received " + std::to_string(other.length));
 }
 
@@ -47,10 +35,11 @@ napi_value Integer(napi_env env, int32_t value) {
 
 napi_value AddSparse(Call& call) {
   const Row row = LogitsRow(call, Access::kWrite);
-  const HostArray ids = call.Array(3, "ids", napi_int32_array), deltas = call.Array(4, "deltas", napi_float32_array);
-  SameLength(call, ids, deltas, "deltas");
-  call.Check(call.ops().add_sparse(call.context(), row.logits, Ids(call, 3, ids, row.vocab),
-                                   static_cast<const float*>(deltas.data), static_cast<int64_t>(ids.length)));
+  const std::vector<int32_t> ids = call.Ids(3, row.vocab);
+  const HostArray deltas = call.Array(4, "deltas", napi_float32_array);
+  SameLength(call, ids.size(), deltas, "deltas");
+  call.Check(call.ops().add_sparse(call.context(), row.logits, ids.data(), static_cast<const float*>(deltas.data),
+                                   static_cast<int64_t>(ids.size())));
   return nullptr;
 }
 
@@ -83,17 +72,18 @@ napi_value Sample(Call& call) {
 
 napi_value Logprobs(Call& call) {
   const Row row = LogitsRow(call, Access::kRead);
-  const HostArray ids = call.Array(3, "ids", napi_int32_array), out = call.Array(4, "out", napi_float64_array);
-  SameLength(call, ids, out, "out");
-  call.Check(call.ops().logprobs(call.context(), row.logits, row.vocab, Ids(call, 3, ids, row.vocab),
-                                 static_cast<double*>(out.data), static_cast<int64_t>(ids.length)));
+  const std::vector<int32_t> ids = call.Ids(3, row.vocab);
+  const HostArray out = call.Array(4, "out", napi_float64_array);
+  SameLength(call, ids.size(), out, "out");
+  call.Check(call.ops().logprobs(call.context(), row.logits, row.vocab, ids.data(), static_cast<double*>(out.data),
+                                 static_cast<int64_t>(ids.size())));
   return nullptr;
 }
 
 napi_value TopLogprobs(Call& call) {
   const Row row = LogitsRow(call, Access::kRead);
   const HostArray ids = call.Array(3, "ids", napi_int32_array), out = call.Array(4, "out", napi_float64_array);
-  SameLength(call, ids, out, "out");
+  SameLength(call, ids.length, out, "out");
   call.AtMost("ids.length", static_cast<int64_t>(ids.length), "vocab", row.vocab);
   call.Check(call.ops().top_logprobs(call.context(), row.logits, row.vocab, static_cast<int32_t*>(ids.data),
                                      static_cast<double*>(out.data), static_cast<int64_t>(ids.length)));

@@ -8,7 +8,6 @@
 #include <cstring>
 #include <memory>
 #include <new>
-#include <system_error>
 
 #include "cpu_backend.h"
 #include "threads.h"
@@ -78,8 +77,8 @@ void RunTasks(ms_context* ctx, int64_t tasks, void (*fn)(void* arg, int64_t task
   if (tasks > 1 && ctx->threads > 1 && ctx->pool == nullptr) {
     try {
       ctx->pool = std::make_unique<Pool>(ctx->threads);
-    } catch (const std::exception&) {
-      ctx->threads = 1;  // no more threads to be had: the op still runs, on the caller
+    } catch (const std::bad_alloc&) {
+      ctx->threads = 1;  // the op still runs, on the caller
     }
   }
   if (ctx->pool != nullptr) {

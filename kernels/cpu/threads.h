@@ -13,9 +13,9 @@ namespace maskserve {
 // Cores this process may use: the affinity mask, cut to the cgroup's CPU quota.
 int UsableCores();
 
-// threads − 1 persistent workers beside the caller. Idle workers spin for some tens of microseconds (the gap between
-// two ops of a forward pass), then park. Tasks are handed out one by one; what a task computes must not depend on who
-// runs it.
+// threads − 1 persistent workers beside the caller, or as many as the system gives. Idle workers spin for some tens of
+// microseconds (the gap between two ops of a forward pass), then park. Tasks are handed out one by one; what a task
+// computes must not depend on who runs it.
 class Pool {
  public:
   using Fn = void (*)(void* arg, int64_t task, int worker);
