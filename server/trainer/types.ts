@@ -38,7 +38,9 @@ export interface MaskTrainingSettings {
   readonly scale: readonly [number, number];
   readonly temperature: readonly [number, number];
   readonly regularisation: number;
-  /** Steps between two looks at the held-out text; 0: only at the end. */
+  /** Layers that stay dense and out of the mask set: `last:1`, `first:2`, an index, or a name such as `model.layers.5`. */
+  readonly keepDense: readonly string[];
+  /** Steps between two looks at the held-out text; 0: only at the end. The best mask that a look saw is the result. */
   readonly evaluateEvery: number;
   /** Windows of held-out text that a look scores. */
   readonly evaluateWindows: number;
@@ -75,6 +77,8 @@ export interface TrainStarted {
   readonly trainTokens: number;
   readonly heldOutTokens: number;
   readonly learningRate: number;
+  /** Held-out perplexity of the mask that the run starts from, average of its own sources. */
+  readonly priorPerplexity: number;
   readonly memory: {
     readonly activationBytes: number;
     readonly learnerBytes: number;
@@ -95,7 +99,7 @@ export interface TrainStep {
   readonly gradientNorm: number;
   readonly tokensPerSecond: number;
   readonly secondsLeft: number;
-  /** At the steps that looked: share of groups whose pattern differs from the prior's, bits per parameter given it, held-out perplexity. */
+  /** At the steps that looked: share of groups whose pattern differs from the prior's, bits per parameter given it, held-out perplexity (average of its own sources). */
   readonly changed?: number;
   readonly bitsPerParameter?: number;
   readonly heldOutPerplexity?: number;
@@ -114,6 +118,8 @@ export interface TrainFinished {
   readonly type: 'finished';
   readonly task: string;
   readonly heldOut: readonly HeldOutRow[];
+  /** The step after which the mask was taken: the best look at its own held-out text. */
+  readonly step: number;
   readonly changed: number;
   readonly bitsPerParameter: number;
   /** False: it lost to its prior on its own held-out text and `force` was not given. */

@@ -1,0 +1,50 @@
+/** The constants of training, each in one place. `gumbel` has the paper's (arXiv 2409.17481, Table 7), `ste` what measurements on models/tiny and SmolLM2 chose. */
+import type { MaskTrainingSettings, TrainMethod } from './types.js';
+
+export const DEFAULT_METHOD: TrainMethod = 'ste';
+
+/** Σ of the steps' learning rates ÷ margin: 300 steps at a peak of 1.5e-3 (warm-up 10, cosine to a tenth) go 16 margins of 0.015. */
+const STE_TRAVEL = 16;
+/** A transfer starts from a trained mask and changes about a hundredth of its groups: 150 such steps. */
+const STE_TRANSFER_TRAVEL = 8;
+
+const GENERAL_STEPS = 300;
+const TRANSFER_STEPS = 150;
+
+/** What both methods share. */
+const SHARED = {
+  batch: 16,
+  seq: 256,
+  seed: 0,
+  warmup: 10,
+  floor: 0.1,
+  beta1: 0.9,
+  beta2: 0.95,
+  clip: 1,
+  margin: 0.015,
+  sigma: 0.01,
+  priorStrength: 3,
+  scale: [100, 500],
+  temperature: [4, 0.05],
+  regularisation: 1e-5,
+  keepDense: [],
+  evaluateEvery: 25,
+  evaluateWindows: 16,
+  bos: true,
+} as const;
+
+/** Settings of a run whose person said nothing. `transfer`: it starts from another task's mask. */
+export function maskTrainingDefaults(method: TrainMethod, transfer: boolean): MaskTrainingSettings {
+  const steps = transfer ? TRANSFER_STEPS : GENERAL_STEPS;
+  const travel = transfer ? STE_TRANSFER_TRAVEL : STE_TRAVEL;
+  const shared = { ...SHARED, method, steps, travel, prior: 'sparsegpt' } as const;
+  if (method === 'gumbel') return { ...shared, loss: 'lm', learningRate: 5e-4, epsilon: 1e-5, weightDecay: 0.1 };
+  return { ...shared, loss: transfer ? 'mix' : 'kl', epsilon: 1e-8, weightDecay: 0 };
+}
+
+/** One-shot pruning that a run starts from: windows drawn from its training text, and SparseGPT's dampening. */
+export const CALIBRATION_WINDOWS = 256;
+export const CALIBRATION_DAMP = 0.01;
+
+/** Kept activations above this are recomputed in the backward pass, layer by layer: same numbers, a third more time. */
+export const ACTIVATION_BYTES = 4 * 2 ** 30;

@@ -1,0 +1,86 @@
+/** Settings → the learner of a mask, its optimizer and its memory. */
+import type { Model } from '../engine/model.js';
+import { totalmem } from 'node:os';
+import { layerBytes } from './activations.js';
+import { Gumbel } from './gumbel.js';
+import { maskedParameters } from './kept-dense.js';
+import type { Learner } from './learner.js';
+import { scheduleSum, type AdamWSettings, type Schedule } from './optimizer.js';
+import type { NibblesByName } from './run-prior.js';
+import { STRAIGHT_THROUGH_BYTES_PER_WEIGHT, StraightThrough } from './straight-through.js';
+import type { MaskTrainingSettings, TrainLoss, TrainMethod } from './types.js';
+
+/** Bytes a weight under the mask. Gumbel: six logits a group with gradient and two moments, soft-masked copy. */
+const BYTES_PER_WEIGHT: Readonly<Record<TrainMethod, number>> = {
+  ste: STRAIGHT_THROUGH_BYTES_PER_WEIGHT,
+  gumbel: 26,
+};
+
+/** Share of the loss that is KL to the teacher. */
+const KL_WEIGHT: Readonly<Record<TrainLoss, number>> = { lm: 0, mix: 0.5, kl: 1 };
+
+/** `start`: the mask to start from; undefined (gumbel alone): random logits. */
+export function createLearner(
+  masked: Model,
+  start: NibblesByName | undefined,
+  settings: MaskTrainingSettings,
+): Learner {
+  const { method, margin, sigma, priorStrength, scale, temperature, regularisation, seed } = settings;
+  const prior = start && ((matrix: { readonly name: string }) => start.get(matrix.name) as Uint8Array);
+  if (method === 'gumbel') {
+    const options = { sigma, priorStrength, scale, temperature, regularisation, seed, type: 'bf16' } as const;
+    return new Gumbel(masked.weights, prior, options);
+  }
+  if (!prior)
+    throw new Error('expected a prior for --method ste: it has no random start (--prior none needs --method gumbel)');
+  return new StraightThrough(masked.weights, prior, () => margin);
+}
+
+export function scheduleOf({ steps, warmup, floor }: Schedule): Schedule {
+  return { steps, warmup, floor };
+}
+
+/** Peak learning rate: as given, or such that the sum over all steps is `travel` times the prior's margin (gumbel's is α·σ, Eq. 10). */
+export function peakLearningRate(settings: MaskTrainingSettings): number {
+  if (settings.learningRate !== undefined) return settings.learningRate;
+  const margin = settings.method === 'ste' ? settings.margin : settings.priorStrength * settings.sigma;
+  return (settings.travel * margin) / scheduleSum(scheduleOf(settings));
+}
+
+export function optimizerOf({ beta1, beta2, epsilon, weightDecay, clip }: AdamWSettings): AdamWSettings {
+  return { beta1, beta2, epsilon, weightDecay, clip };
+}
+
+export function klWeightOf({ loss }: MaskTrainingSettings): () => number {
+  return () => KL_WEIGHT[loss];
+}
+
+export interface RunShape {
+  readonly batch: number;
+  readonly seq: number;
+}
+
+/** Throws one line when the machine can't hold the run, before anything is allocated. */
+export function checkMemory(masked: Model, shape: RunShape, bytesPerWeight: number, activationBytes: number): void {
+  const kept = Math.min(allLayersBytes(masked, shape), activationBytes);
+  const needed = kept + maskedParameters(masked) * bytesPerWeight;
+  if (needed <= totalmem()) return;
+  const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+  throw new Error(
+    `expected ${gib(needed)} of memory for this run (${gib(kept)} of activations, ${bytesPerWeight.toFixed(1)} bytes for each weight under the mask), but the machine has ${gib(totalmem())}; lower --batch, --seq or --activation-bytes, or keep layers dense`,
+  );
+}
+
+export function learnerBytesPerWeight({ method }: MaskTrainingSettings): number {
+  return BYTES_PER_WEIGHT[method];
+}
+
+/** Whether activations of all layers exceed the budget, so that the backward pass recomputes them. */
+export function recomputes(model: Model, shape: RunShape, activationBytes: number): boolean {
+  return allLayersBytes(model, shape) > activationBytes;
+}
+
+/** Every layer runs, masked or not. */
+function allLayersBytes({ config }: Model, { batch, seq }: RunShape): number {
+  return layerBytes(config, { batch, tokens: seq }) * config.layers;
+}

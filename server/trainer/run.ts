@@ -1,0 +1,290 @@
+/**
+ * A mask from text, start to end: split the text, find where the mask starts, learn, look at held-out text on the way, and hand back the best mask seen. Drives one step at a
+ * time, so that whoever iterates can report, cancel and serve in between; everything native happens in the calling thread.
+ */
+import { contentDigest } from '../../codec/content-digest.js';
+import type { MaskSet } from '../../codec/mask-set.js';
+import { nibblesToSymbols } from '../../codec/pattern.js';
+import type { Model } from '../engine/model.js';
+import { matricesOf, type DenseMatrix } from '../engine/weights.js';
+import { Checkpoint, type BestMask, type RunIdentity, type SavedRun } from './checkpoint.js';
+import { ACTIVATION_BYTES } from './defaults.js';
+import { average, distance, MaskLooks, perplexities } from './held-out.js';
+import { maskedLayersOf, maskedParameters, withDenseRest } from './kept-dense.js';
+import type { Learner } from './learner.js';
+import { bitsPerParameter, changedShare } from './rate.js';
+import * as setup from './run-learner.js';
+import { nibblesOfSet, oneShotPrior, type NibblesByName } from './run-prior.js';
+import { runSteps } from './run-steps.js';
+import { readRunText, type RunText } from './run-text.js';
+import { Training } from './training.js';
+import type { HeldOutRow, TrainEvent, TrainFinished, TrainRequest, TrainStarted } from './types.js';
+
+/** Where a run keeps its state. */
+export interface CheckpointOptions {
+  readonly directory: string;
+  /** Steps between two checkpoints; 0: only when the run is stopped, and at its end. */
+  readonly every: number;
+  /** Go on from what is there. */
+  readonly resume: boolean;
+}
+
+export interface RunOptions {
+  /** The mask of `request.from`. */
+  readonly parent?: MaskSet;
+  readonly signal?: AbortSignal;
+  readonly checkpoint?: CheckpointOptions;
+  /** Activations that may be kept; above it layers are recomputed. Same numbers either way. */
+  readonly activationBytes?: number;
+  /** What happens before the first step: the stage, and how far it is. */
+  readonly onProgress?: (stage: string, done: number, of: number) => void;
+}
+
+/**
+ * Runs a request. Yields `started`, a `step` each, `finished`; returns the mask set, whose parent is the content digest of the set that it was transferred from. The checkpoint stays:
+ * whoever has stored the mask removes it. Throws TrainingStopped when the signal is aborted, DivergenceError, or one line about text, options or checkpoint.
+ */
+export async function* runTraining(
+  model: Model,
+  request: TrainRequest,
+  options: RunOptions = {},
+): AsyncGenerator<TrainEvent, MaskSet, undefined> {
+  const began = performance.now();
+  checkRequest(model, request, options);
+  const masked = maskedLayersOf(model, request.settings.keepDense);
+  const activationBytes = options.activationBytes ?? ACTIVATION_BYTES;
+  setup.checkMemory(masked, request.settings, setup.learnerBytesPerWeight(request.settings), activationBytes);
+  const text = readRunText(model, request, request.settings, (done, of) =>
+    options.onProgress?.('reading text', done, of),
+  );
+  const run = MaskRun.open(model, masked, request, options, text);
+  try {
+    yield run.started();
+    yield* runSteps(run.steps());
+    const { best, ...finished } = run.finish();
+    yield { ...finished, seconds: (performance.now() - began) / 1000 };
+    return maskSetOf(masked, best.nibbles, options.parent);
+  } finally {
+    run.dispose();
+  }
+}
+
+/** Everything that a run holds in memory. */
+class MaskRun {
+  private readonly learner: Learner;
+  private readonly training: Training;
+  private readonly looks: MaskLooks;
+  private readonly start: NibblesByName;
+  private readonly priorPerplexities: readonly number[];
+  private readonly checkpoint: Checkpoint | undefined;
+  private readonly from: number;
+  private readonly learningRate: number;
+
+  /** Frees what it had allocated when something is refused on the way: buffers outlive the thread. */
+  static open(...args: [Model, Model, TrainRequest, RunOptions, RunText]): MaskRun {
+    const owned: { dispose(): void }[] = [];
+    try {
+      return new MaskRun(owned, ...args);
+    } catch (error) {
+      for (const part of owned) part.dispose();
+      throw error;
+    }
+  }
+
+  private constructor(
+    private readonly owned: { dispose(): void }[],
+    private readonly model: Model,
+    private readonly masked: Model,
+    private readonly request: TrainRequest,
+    private readonly options: RunOptions,
+    private readonly text: RunText,
+  ) {
+    const { settings } = request;
+    this.checkpoint = options.checkpoint && new Checkpoint(options.checkpoint.directory, this.identity());
+    const saved = openSaved(this.checkpoint, options.checkpoint);
+    try {
+      const names = matricesOf(masked.weights).map(({ name }) => name);
+      const prior = saved ? saved.start(names) : this.prior();
+      this.learner = setup.createLearner(
+        masked,
+        settings.prior === 'none' && !options.parent ? undefined : prior,
+        settings,
+      );
+      owned.push(this.learner);
+      saved?.restore(this.learner.parameters);
+      this.start = prior ?? nibblesOfLearner(masked, this.learner);
+      this.looks = new MaskLooks(masked, text.heldOut, settings.seq, this.start, saved?.best(names));
+      this.from = saved?.step ?? 0;
+    } finally {
+      saved?.close();
+    }
+    this.learningRate = setup.peakLearningRate(settings);
+    this.training = new Training(
+      model,
+      withDenseRest(this.learner, matricesOf(masked.weights)),
+      text.streams,
+      {
+        batch: settings.batch,
+        tokens: settings.seq,
+        activationBytes: options.activationBytes ?? ACTIVATION_BYTES,
+        schedule: setup.scheduleOf(settings),
+        learningRate: this.learningRate,
+        optimizer: setup.optimizerOf(settings),
+        klWeight: setup.klWeightOf(settings),
+        seed: settings.seed,
+      },
+      { from: this.from },
+    );
+    owned.push(this.training);
+    options.onProgress?.('scoring the prior', 0, 0);
+    this.priorPerplexities = perplexities(masked, text.heldOut, settings.seq, byName(this.start));
+  }
+
+  started(): TrainStarted {
+    const { settings, task } = this.request;
+    const { learner, training, text, from } = this;
+    return {
+      type: 'started',
+      task,
+      steps: settings.steps,
+      resumedFrom: from,
+      trainTokens: text.trainTokens,
+      heldOutTokens: text.heldOutTokens,
+      learningRate: this.learningRate,
+      priorPerplexity: average(this.ownOf(this.priorPerplexities)),
+      memory: {
+        activationBytes: training.bytes - learner.bytes,
+        learnerBytes: learner.bytes,
+        bytesPerWeight: learner.bytes / maskedParameters(this.masked),
+        recomputes: setup.recomputes(this.model, settings, this.options.activationBytes ?? ACTIVATION_BYTES),
+      },
+    };
+  }
+
+  steps(): Parameters<typeof runSteps>[0] {
+    const { checkpoint, options, training, from, learner, looks, start } = this;
+    const { batch, seq, evaluateEvery } = this.request.settings;
+    const write = (step: number): void =>
+      checkpoint?.save({ step, parameters: learner.parameters, start, ...(looks.best ? { best: looks.best } : {}) });
+    return {
+      training,
+      from,
+      tokensPerStep: batch * seq,
+      guessing: Math.log(this.model.config.vocab),
+      evaluateEvery,
+      look: (step) => looks.look(step, (matrix) => learner.nibbles(matrix)),
+      ...(options.checkpoint
+        ? { save: { every: options.checkpoint.every, directory: options.checkpoint.directory, write } }
+        : {}),
+      ...(options.signal ? { signal: options.signal } : {}),
+    };
+  }
+
+  /** Scores the best mask on everything. */
+  finish(): Omit<TrainFinished, 'seconds'> & { readonly best: BestMask } {
+    const { masked, text, request, looks, start, priorPerplexities } = this;
+    const { seq } = request.settings;
+    const best = looks.best as BestMask; // the last step always looks
+    const dense = perplexities(masked, text.heldOut, seq, null);
+    const mask = perplexities(masked, text.heldOut, seq, byName(best.nibbles));
+    const heldOut: HeldOutRow[] = text.heldOut.map(({ source, guard }, i) => ({
+      source,
+      guard,
+      dense: dense[i] as number,
+      prior: priorPerplexities[i] as number,
+      mask: mask[i] as number,
+    }));
+    const rate = distance(masked, start, byName(best.nibbles));
+    return {
+      type: 'finished',
+      task: request.task,
+      heldOut,
+      step: best.step,
+      changed: changedShare(rate),
+      bitsPerParameter: bitsPerParameter(rate),
+      publishable: request.force || average(this.ownOf(mask)) <= average(this.ownOf(priorPerplexities)),
+      best,
+    };
+  }
+
+  dispose(): void {
+    for (const part of this.owned) part.dispose();
+  }
+
+  private prior(): NibblesByName | undefined {
+    const { settings } = this.request;
+    const { parent, onProgress } = this.options;
+    if (parent) return nibblesOfSet(this.masked, parent);
+    if (settings.prior === 'none') return undefined;
+    return oneShotPrior(this.model, this.masked, settings.prior, {
+      streams: this.text.streams,
+      seq: settings.seq,
+      seed: settings.seed,
+      onProgress: (done, of) => onProgress?.(`${settings.prior} prior`, done, of),
+    });
+  }
+
+  /** What decides every number of the run. */
+  private identity(): RunIdentity {
+    const { parent } = this.options;
+    return {
+      kind: 'mask',
+      base: this.model.info.base,
+      from: parent ? contentDigest(parent) : null,
+      settings: this.request.settings,
+      text: this.text.digest,
+    };
+  }
+
+  private ownOf(values: readonly number[]): number[] {
+    return values.filter((_, i) => this.text.heldOut[i]?.guard === false);
+  }
+}
+
+/** What can be refused before anything is read. */
+function checkRequest(model: Model, { sources, settings, from }: TrainRequest, { parent }: RunOptions): void {
+  if (sources.length === 0) throw new Error('expected text to train on; give --data');
+  if (settings.steps < 1) throw new Error(`expected at least one step but received --steps ${settings.steps}`);
+  if (settings.seq > model.info.contextLength) {
+    throw new Error(
+      `expected --seq to be at most the model's context of ${model.info.contextLength} but received ${settings.seq}`,
+    );
+  }
+  if (from !== undefined && !parent) throw new Error(`expected the mask of ${from} to start from`);
+  if (!parent && settings.prior === 'none' && settings.method !== 'gumbel') {
+    throw new Error('expected --method gumbel beside --prior none: straight-through scores have no random start');
+  }
+}
+
+/** The saved run to go on with. Throws when one lies there that nobody asked to resume: its work would be overwritten. */
+function openSaved(checkpoint: Checkpoint | undefined, options: CheckpointOptions | undefined): SavedRun | undefined {
+  if (!checkpoint || !options) return undefined;
+  if (options.resume) return checkpoint.resume();
+  if (!checkpoint.exists) return undefined;
+  throw new Error(
+    `${checkpoint.directory} holds the state of an earlier run: go on with it by --resume ${checkpoint.directory}, or delete it to start anew`,
+  );
+}
+
+function byName(nibbles: NibblesByName): (matrix: DenseMatrix) => Uint8Array {
+  return ({ name }) => nibbles.get(name) as Uint8Array;
+}
+
+function nibblesOfLearner(masked: Model, learner: Learner): NibblesByName {
+  return new Map(matricesOf(masked.weights).map((matrix) => [matrix.name, learner.nibbles(matrix)]));
+}
+
+function maskSetOf(masked: Model, nibbles: NibblesByName, parent: MaskSet | undefined): MaskSet {
+  return {
+    n: 2,
+    m: 4,
+    base: masked.info.base,
+    ...(parent ? { parent: contentDigest(parent) } : {}),
+    masks: matricesOf(masked.weights).map(({ name, rows, cols }) => ({
+      name,
+      rows,
+      cols,
+      symbols: nibblesToSymbols(nibbles.get(name) as Uint8Array),
+    })),
+  };
+}
