@@ -10,6 +10,7 @@ import { addPush } from './commands/push.js';
 import { addRm } from './commands/rm.js';
 import { addRollback } from './commands/rollback.js';
 import { addTasks } from './commands/tasks.js';
+import { addTrain } from './commands/train.js';
 import { addVersions } from './commands/versions.js';
 import { EXIT_USAGE, oneLine, report, watchStdout } from './failure.js';
 import { addGlobalOptions } from './global-options.js';
@@ -30,6 +31,7 @@ const COMMANDS = [
   addInspect,
   addEval,
   addPrune,
+  addTrain,
 ];
 
 async function main(): Promise<number> {

@@ -1,0 +1,101 @@
+/** What a run shows while it goes: a line that redraws itself on a terminal, a line each interval in a pipe, an event each interval as JSON. */
+import type { TrainEvent, TrainStarted, TrainStep } from '../../server/trainer/types.js';
+import { formatCount, printJson, printLine } from './output.js';
+import type { Terminal } from './progress.js';
+
+const BAR_CELLS = 16;
+const CLEAR_LINE = '\r\x1b[K';
+
+export interface ReportOptions {
+  readonly json: boolean;
+  /** Steps between two lines where nothing can be redrawn. */
+  readonly logEvery: number;
+}
+
+export class TrainingReport {
+  private prior: number | undefined;
+  private seen: Pick<TrainStep, 'changed' | 'bitsPerParameter' | 'heldOutPerplexity'> = {};
+
+  constructor(
+    private readonly options: ReportOptions,
+    private readonly terminal: Terminal = process.stderr,
+  ) {}
+
+  show(event: TrainEvent): void {
+    if (event.type === 'started') this.prior = event.priorPerplexity;
+    if (event.type === 'step' && event.heldOutPerplexity !== undefined) this.seen = event;
+    if (this.options.json) {
+      if (event.type !== 'step' || this.isDue(event)) printJson(event);
+    } else if (event.type === 'started') {
+      printLine(describeStart(event));
+    } else if (event.type === 'step') {
+      if (this.terminal.isTTY) this.terminal.write(CLEAR_LINE + this.line(event, bar(event)));
+      else if (this.isDue(event)) printLine(this.line(event, ''));
+    }
+  }
+
+  /** Clears the line. */
+  end(): void {
+    if (this.terminal.isTTY) this.terminal.write(CLEAR_LINE);
+  }
+
+  private isDue({ step, steps, heldOutPerplexity }: TrainStep): boolean {
+    return heldOutPerplexity !== undefined || step === steps || step % this.options.logEvery === 0;
+  }
+
+  private line(event: TrainStep, drawn: string): string {
+    const { step, steps, loss, tokensPerSecond, secondsLeft } = event;
+    const parts = [
+      `step ${step}/${steps}`,
+      ...(drawn === '' ? [] : [drawn]),
+      `loss ${loss.toFixed(3)}`,
+      ...this.heldOut(),
+      `${formatCount(Math.round(tokensPerSecond))} tokens/s`,
+      `${duration(secondsLeft)} left`,
+    ];
+    return parts.join('  ');
+  }
+
+  /** From the last look: `held-out 17.90 (prior 18.45, −3.0%), 1.2% changed, 0.028 bit`. */
+  private heldOut(): string[] {
+    const { heldOutPerplexity: perplexity, changed, bitsPerParameter: bits } = this.seen;
+    if (perplexity === undefined || changed === undefined || bits === undefined) return [];
+    const prior =
+      this.prior === undefined ? '' : ` (prior ${this.prior.toFixed(2)}, ${relative(perplexity, this.prior)})`;
+    return [`held-out ${perplexity.toFixed(2)}${prior}`, `${percent(changed)} changed, ${bits.toFixed(4)} bit/param`];
+  }
+}
+
+/** `−3.0%` */
+export function relative(value: number, to: number): string {
+  const share = (value / to - 1) * 100;
+  return `${share < 0 ? '−' : '+'}${Math.abs(share).toFixed(1)}%`;
+}
+
+export function percent(share: number): string {
+  return `${(share * 100).toFixed(2)}%`;
+}
+
+/** `1 h 02 min`, `3 min 20 s`, `12 s`. */
+export function duration(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor((whole % 3600) / 60), whole % 60];
+  const two = (value: number): string => String(value).padStart(2, '0');
+  if (hours > 0) return `${hours} h ${two(minutes)} min`;
+  return minutes > 0 ? `${minutes} min ${two(rest)} s` : `${rest} s`;
+}
+
+export function describeStart(event: TrainStarted): string {
+  const { memory, learningRate, resumedFrom, steps } = event;
+  const mib = (bytes: number): string => `${formatCount(Math.ceil(bytes / 2 ** 20))} MiB`;
+  const from = resumedFrom > 0 ? ` (${resumedFrom} of them done before)` : '';
+  return [
+    `${event.task}: ${steps} steps${from} at a peak rate of ${learningRate.toPrecision(3)}, ${formatCount(event.trainTokens)} tokens to train on, ${formatCount(event.heldOutTokens)} held out`,
+    `memory: ${mib(memory.learnerBytes)} for what is learned (${memory.bytesPerWeight.toFixed(1)} bytes a weight), ${mib(memory.activationBytes)} of activations${memory.recomputes ? ', recomputed layer by layer' : ''}`,
+  ].join('\n');
+}
+
+function bar({ step, steps }: TrainStep): string {
+  const filled = Math.floor((step / steps) * BAR_CELLS);
+  return '█'.repeat(filled) + '░'.repeat(BAR_CELLS - filled);
+}
