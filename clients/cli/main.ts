@@ -2,6 +2,7 @@
 /** maskctl: wires the commands, turns every failure into one line and an exit code. */
 import { Command } from 'commander';
 import { addComplete } from './commands/complete.js';
+import { addDiff } from './commands/diff.js';
 import { addEval } from './commands/eval.js';
 import { addInspect } from './commands/inspect.js';
 import { addPrune } from './commands/prune.js';
@@ -29,6 +30,7 @@ const COMMANDS = [
   addVersions,
   addRollback,
   addInspect,
+  addDiff,
   addEval,
   addPrune,
   addTrain,
