@@ -99,7 +99,7 @@ describe('POST /v1/chat/completions', () => {
   });
 
   it('gives log-probabilities in chat’s own shape', async () => {
-    const { choices } = await chat({ messages, logprobs: true, top_logprobs: 2 });
+    const { choices } = await chat({ messages, logprobs: true, top_logprobs: 2, ignore_eos: true });
     const content = choices[0]?.logprobs?.content ?? [];
     assert.equal(content.length, 8);
     for (const entry of content) {

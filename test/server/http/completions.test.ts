@@ -37,7 +37,13 @@ describe('POST /v1/completions', () => {
   }
 
   it('answers in the shape of a text_completion', async () => {
-    const completion = await complete({ model: 'tiny', prompt: 'The function returns', max_tokens: 5, temperature: 0 });
+    const completion = await complete({
+      model: 'tiny',
+      prompt: 'The function returns',
+      max_tokens: 5,
+      temperature: 0,
+      ignore_eos: true,
+    });
     assert.match(completion.id, /^cmpl-/);
     assert.equal(completion.object, 'text_completion');
     assert.equal(completion.model, 'tiny');
@@ -78,7 +84,7 @@ describe('POST /v1/completions', () => {
   });
 
   it('gives choice prompt · n + j for several prompts with n', async () => {
-    const body = { prompt: ['The', 'int main'], n: 2, max_tokens: 4, temperature: 1, seed: 5 };
+    const body = { prompt: ['The', 'int main'], n: 2, max_tokens: 4, temperature: 1, seed: 5, ignore_eos: true };
     const { choices, usage } = await complete(body);
     assert.deepEqual(
       choices.map((choice) => choice.index),
@@ -90,7 +96,7 @@ describe('POST /v1/completions', () => {
         { prompt: 'The', seed: 6 },
         { prompt: 'int main', seed: 5 },
         { prompt: 'int main', seed: 6 },
-      ].map((one) => complete({ ...one, max_tokens: 4, temperature: 1 })),
+      ].map((one) => complete({ ...one, max_tokens: 4, temperature: 1, ignore_eos: true })),
     );
     assert.deepEqual(
       choices.map((choice) => choice.text),
@@ -180,7 +186,7 @@ describe('POST /v1/completions', () => {
 
     it('say greedy for what greedy decoding wrote', async () => {
       const prompt = await server.engine.tokenize('The function returns', false);
-      const first = await complete({ prompt, max_tokens: 8, temperature: 0, logprobs: 1 });
+      const first = await complete({ prompt, max_tokens: 8, temperature: 0, logprobs: 1, ignore_eos: true });
       const logprobs = first.choices[0]?.logprobs as Logprobs;
       logprobs.token_logprobs.forEach((logprob, i) => {
         assert.equal(logprob, Math.max(...Object.values(logprobs.top_logprobs[i] as Record<string, number>)));
