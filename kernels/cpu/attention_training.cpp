@@ -172,7 +172,7 @@ ms_status AttentionForward(ms_context* ctx, float* out, float* lse, const float*
                            ms_attention_shape s) {
   const int64_t tasks = s.batch * s.heads, group = s.heads / s.kv_heads;
   const int64_t floats = (s.head_dim + kQueries) * s.tokens;
-  const size_t bytes = static_cast<size_t>(Min(tasks, Threads(ctx)) * floats) * sizeof(float);
+  const size_t bytes = static_cast<size_t>(Threads(ctx) * floats) * sizeof(float);
   float* scratch = static_cast<float*>(Scratch(ctx, bytes));
   if (scratch == NULL) return FailMemory(ctx, bytes);
   auto body = [&](int64_t task, int worker) {
@@ -190,7 +190,7 @@ ms_status AttentionBackward(ms_context* ctx, float* dq, float* dk, float* dv, co
                             const float* lse, const float* q, const float* k, const float* v, ms_attention_shape s) {
   const int64_t tasks = s.batch * s.kv_heads, group = s.heads / s.kv_heads;
   const int64_t columns = s.head_dim * s.tokens, floats = 2 * columns + 2 * kQueries * kKeys;
-  const size_t bytes = static_cast<size_t>(Min(tasks, Threads(ctx)) * floats) * sizeof(float);
+  const size_t bytes = static_cast<size_t>(Threads(ctx) * floats) * sizeof(float);
   float* scratch = static_cast<float*>(Scratch(ctx, bytes));
   if (scratch == NULL) return FailMemory(ctx, bytes);
   auto body = [&](int64_t task, int worker) {
