@@ -14,7 +14,9 @@ import { startServerProcess, type ServerProcess } from './server-process.js';
 
 const KILLS = 50;
 const UPLOADERS = 2;
-const LONGEST_LIFE_MS = 250;
+/** A kill comes a random moment after none, one or two uploads of a life were acknowledged. */
+const MOST_ACKNOWLEDGED = 3;
+const LONGEST_DELAY_MS = 60;
 
 const folder = mkdtempSync(join(tmpdir(), 'maskserve-sigkill-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -53,6 +55,10 @@ test(`${KILLS} kills during uploads lose nothing that was acknowledged and tear 
 /** Uploads without pause and kills at a random moment. Returns how many uploads the kill cut off. */
 async function uploadUntilKilled(server: ServerProcess): Promise<number> {
   let cut = 0;
+  let untilKill = Math.floor(random.uniform() * MOST_ACKNOWLEDGED);
+  const killSoon = (): NodeJS.Timeout =>
+    setTimeout(() => server.child.kill('SIGKILL'), random.uniform() * LONGEST_DELAY_MS);
+  if (untilKill === 0) killSoon();
   const uploader = async (index: number): Promise<void> => {
     for (;;) {
       const container = containers[Math.floor(random.uniform() * containers.length)] as Uint8Array;
@@ -69,11 +75,10 @@ async function uploadUntilKilled(server: ServerProcess): Promise<number> {
       const { digest } = body as { digest: string };
       assert.equal(digest, digestOf(container));
       acknowledged.set(task, [...(acknowledged.get(task) ?? []), digest]);
+      if (--untilKill === 0) killSoon();
     }
   };
-  const uploaders = Array.from({ length: UPLOADERS }, (_, index) => uploader(index));
-  setTimeout(() => server.child.kill('SIGKILL'), random.uniform() * LONGEST_LIFE_MS);
-  await Promise.all(uploaders);
+  await Promise.all(Array.from({ length: UPLOADERS }, (_, index) => uploader(index)));
   return cut;
 }
 
