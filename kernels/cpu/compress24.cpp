@@ -1,23 +1,13 @@
 // Dense weights to 2:4 form and back. Both move whole values by position: a kept −0.0 stays −0.0, and nothing is
 // multiplied.
 
-#include "ops.h"
 #include "pick24.h"
+#include "rows24.h"
 
 namespace maskserve {
 namespace {
 
 constexpr int64_t kTaskBytes = 256 << 10;  // of dense weights
-
-// The row's groups all name two different positions in ascending order.
-bool ValidRow(const uint8_t* meta, int64_t bytes) {
-  uint8_t bad = 0;
-  for (int64_t i = 0; i < bytes; ++i) {
-    const uint8_t m = meta[i];
-    bad |= static_cast<uint8_t>((m & 3) >= (m >> 2 & 3)) | static_cast<uint8_t>((m >> 4 & 3) >= (m >> 6));
-  }
-  return bad == 0;
-}
 
 void CompressRow(uint16_t* values, const uint16_t* w, const uint8_t* meta, int64_t k) {
   int64_t i = 0;
@@ -52,28 +42,6 @@ void SelectRow(uint16_t* out, const uint16_t* w, const uint8_t* meta, int64_t k)
   }
 }
 
-// fn(row) over all rows, whose metadata is checked first. Names the first bad row.
-template <typename Row>
-MS_INLINE ms_status EachRow(ms_context* ctx, const uint8_t* meta, int64_t n, int64_t k, Row& fn) {
-  int64_t bad = n;
-  auto body = [&](int64_t begin, int64_t end, int) {
-    for (int64_t r = begin; r < end; ++r) {
-      if (ValidRow(meta + r * (k / 8), k / 8)) {
-        fn(r);
-      } else {
-        int64_t first = __atomic_load_n(&bad, __ATOMIC_RELAXED);
-        while (r < first && !__atomic_compare_exchange_n(&bad, &first, r, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-        }
-      }
-    }
-  };
-  ParallelRanges(ctx, n, Max(1, kTaskBytes / (2 * k)), body);
-  if (bad == n) return MS_OK;
-  return Fail(ctx, MS_BAD_DATA,
-              "expected nibbles idx0 | idx1 << 2 with idx0 < idx1 in meta but received another in row %lld",
-              static_cast<long long>(bad));
-}
-
 }  // namespace
 
 namespace ISA {
@@ -83,7 +51,7 @@ ms_status Compress24(ms_context* ctx, void* values, ms_weights w, const uint8_t*
   uint16_t* out = static_cast<uint16_t*>(values);
   const uint16_t* in = static_cast<const uint16_t*>(w.values);
   auto row = [&](int64_t r) { CompressRow(out + r * (k / 2), in + r * k, meta + r * (k / 8), k); };
-  return EachRow(ctx, meta, n, k, row);
+  return EachRow24(ctx, meta, n, k, kTaskBytes / (2 * k), row);
 }
 
 ms_status Select24(ms_context* ctx, void* out, ms_weights w, const uint8_t* meta, int64_t n, int64_t k) {
@@ -91,7 +59,7 @@ ms_status Select24(ms_context* ctx, void* out, ms_weights w, const uint8_t* meta
   uint16_t* to = static_cast<uint16_t*>(out);
   const uint16_t* in = static_cast<const uint16_t*>(w.values);
   auto row = [&](int64_t r) { SelectRow(to + r * k, in + r * k, meta + r * (k / 8), k); };
-  return EachRow(ctx, meta, n, k, row);
+  return EachRow24(ctx, meta, n, k, kTaskBytes / (2 * k), row);
 }
 
 }  // namespace ISA
