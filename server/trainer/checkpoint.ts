@@ -7,12 +7,21 @@ import { join } from 'node:path';
 import { native, type Handle } from '../../kernels/index.js';
 import { writeSafetensors, type TensorToWrite } from '../engine/safetensors-writer.js';
 import { CheckpointFile } from './checkpoint-file.js';
+import type { NibblesByName } from './nibbles.js';
 import type { Parameter } from './optimizer.js';
-import type { NibblesByName } from './run-prior.js';
 
 const FILE = 'checkpoint.safetensors';
 const KEY = 'maskserve';
 const F32 = 4;
+
+/** Where a run keeps its state. */
+export interface CheckpointOptions {
+  readonly directory: string;
+  /** Steps between two checkpoints; 0: only when the run is stopped, and at its end. */
+  readonly every: number;
+  /** Go on from what is there. */
+  readonly resume: boolean;
+}
 
 /** Field → value, JSON: what a resumed run must agree with. Fields that are objects are compared by their own fields' names. */
 export type RunIdentity = Readonly<Record<string, unknown>>;
@@ -31,10 +40,13 @@ export interface RunState {
   /** The mask that the run started from. */
   readonly start: NibblesByName;
   readonly best?: BestMask;
+  /** Numbers that were taken at the start and would be dear to take again. */
+  readonly startPerplexities?: readonly number[];
 }
 
 interface Head {
   readonly step: number;
+  readonly startPerplexities?: readonly number[];
   readonly identity: RunIdentity;
   readonly best?: { readonly step: number; readonly perplexity: number };
 }
@@ -56,11 +68,12 @@ export class Checkpoint {
   }
 
   /** Durable when it returns; the one before stays until then. */
-  save({ step, parameters, start, best }: RunState): void {
+  save({ step, parameters, start, best, startPerplexities }: RunState): void {
     mkdirSync(this.directory, { recursive: true });
     const head: Head = {
       step,
       identity: this.identity,
+      ...(startPerplexities ? { startPerplexities } : {}),
       ...(best ? { best: { step: best.step, perplexity: best.perplexity } } : {}),
     };
     writeSafetensors(
@@ -101,6 +114,22 @@ export class Checkpoint {
   }
 }
 
+/**
+ * The saved run to go on with, if that is asked for. Throws when a state lies there that nobody asked to resume: its work would be
+ * overwritten.
+ */
+export function openSaved(
+  checkpoint: Checkpoint | undefined,
+  options: CheckpointOptions | undefined,
+): SavedRun | undefined {
+  if (!checkpoint || !options) return undefined;
+  if (options.resume) return checkpoint.resume();
+  if (!checkpoint.exists) return undefined;
+  throw new Error(
+    `${checkpoint.directory} holds the state of an earlier run: go on with it by --resume ${checkpoint.directory}, or delete it to start anew`,
+  );
+}
+
 /** Deletes the state of a run that is over, and the directory if nothing else is in it. */
 export function removeCheckpoint(directory: string): void {
   if (!existsSync(directory)) return;
@@ -111,12 +140,14 @@ export function removeCheckpoint(directory: string): void {
 /** A checkpoint that is open for reading. Close it. */
 export class SavedRun {
   readonly step: number;
+  readonly startPerplexities: readonly number[] | undefined;
 
   constructor(
     private readonly file: CheckpointFile,
     private readonly head: Head,
   ) {
     this.step = head.step;
+    this.startPerplexities = head.startPerplexities;
   }
 
   /** Fills parameters and moments. */

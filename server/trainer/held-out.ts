@@ -1,25 +1,40 @@
 /** Looks at held-out text during a run: perplexity of the mask as it stands, how far it is from its start, and the best one seen. */
+import type { Handle } from '../../kernels/index.js';
+import { windowNll } from '../engine/evaluate.js';
+import { KvCache } from '../engine/kv-cache.js';
 import type { Model } from '../engine/model.js';
+import type { TaskWeights } from '../engine/types.js';
 import { matricesOf, type DenseMatrix } from '../engine/weights.js';
 import type { BestMask } from './checkpoint.js';
-import { compactTask, freeTask, streamPerplexity } from './masked-perplexity.js';
+import { compactTask, freeTask } from './masked-perplexity.js';
 import { addRates, bitsPerParameter, changedShare, NO_RATE, rateOf, type Rate } from './rate.js';
-import type { NibblesByName } from './run-prior.js';
+import { byMatrix, gatherNibbles, type NibblesByName } from './nibbles.js';
 import type { Look } from './run-steps.js';
 import type { HeldOutText } from './run-text.js';
 
-/** Perplexity of each text under a mask; null: dense. */
+/** Perplexity of each text under a mask; null: dense. `weightOf`: other weights (rows, cols) bf16 than the model's. */
 export function perplexities(
   masked: Model,
   texts: readonly HeldOutText[],
   seq: number,
   nibblesOf: ((matrix: DenseMatrix) => Uint8Array) | null,
+  weightOf?: (matrix: DenseMatrix) => Handle,
 ): number[] {
-  const task = nibblesOf && compactTask(masked, nibblesOf);
+  const task = nibblesOf && compactTask(masked, nibblesOf, weightOf);
   try {
-    return texts.map(({ ids }) => streamPerplexity(masked, ids, seq, Infinity, task));
+    return texts.map(({ windows }) => perplexityOf(masked, windows, seq, task));
   } finally {
     if (task) freeTask(task);
+  }
+}
+
+function perplexityOf(model: Model, windows: readonly Int32Array[], seq: number, task: TaskWeights | null): number {
+  const cache = new KvCache(model.config, seq);
+  try {
+    const nll = windows.reduce((sum, ids) => sum + windowNll(model, ids, cache, task), 0);
+    return Math.exp(nll / (windows.length * seq));
+  } finally {
+    cache.dispose();
   }
 }
 
@@ -52,10 +67,8 @@ export class MaskLooks {
 
   /** Scores the mask after `step` steps. Of equals the later is kept: it has seen more text. */
   look(step: number, nibblesOf: (matrix: DenseMatrix) => Uint8Array): Look {
-    const nibbles: NibblesByName = new Map(
-      matricesOf(this.masked.weights).map((matrix) => [matrix.name, nibblesOf(matrix)]),
-    );
-    const saved = (matrix: DenseMatrix): Uint8Array => nibbles.get(matrix.name) as Uint8Array;
+    const nibbles = gatherNibbles(this.masked, nibblesOf);
+    const saved = byMatrix(nibbles);
     const perplexity = average(perplexities(this.masked, this.own, this.seq, saved));
     if (!this.best || perplexity <= this.best.perplexity) this.best = { step, perplexity, nibbles };
     const rate = distance(this.masked, this.start, saved);

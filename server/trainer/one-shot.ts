@@ -1,6 +1,6 @@
 /**
- * One-shot 2:4 masks of a frozen model: magnitude, Wanda (arXiv 2306.11695: |W|·‖x‖) and SparseGPT (arXiv 2301.00774; the mask is kept, its updated
- * weights are thrown away).
+ * One-shot 2:4 masks of a frozen model: magnitude, Wanda (arXiv 2306.11695: |W|·‖x‖) and SparseGPT (arXiv 2301.00774; its updated
+ * weights are handed out or thrown away).
  */
 import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
 import type { Mask, MaskSet } from '../../codec/mask-set.js';
@@ -21,6 +21,8 @@ export interface OneShotOptions {
   readonly damp: number;
   /** Statistics held at once, bytes: layers are calibrated in as many passes over the text as it takes. */
   readonly memoryBytes?: number;
+  /** SparseGPT: a buffer (rows, cols) bf16 that receives the matrix's updated weights. */
+  readonly updated?: (matrix: DenseMatrix) => Handle;
   readonly onProgress?: (done: number, of: number) => void;
 }
 
@@ -80,8 +82,9 @@ function calibratedMask(matrix: DenseMatrix, calibration: Calibration, options: 
   const { rows, cols, weight } = matrix;
   const statistic = calibration.of(matrix);
   if (options.method === 'sparsegpt') {
+    const updated = options.updated?.(matrix) ?? NO_BUFFER;
     return maskOf(matrix, (meta) =>
-      native.sparsegpt24(meta, NO_BUFFER, weight, statistic, calibration.tokens, rows, cols, options.damp),
+      native.sparsegpt24(meta, updated, weight, statistic, calibration.tokens, rows, cols, options.damp),
     );
   }
   const scale = inputNorms(statistic, calibration.tokens, cols);

@@ -5,19 +5,17 @@ import { layerBytes } from './activations.js';
 import { Gumbel } from './gumbel.js';
 import { maskedParameters } from './kept-dense.js';
 import type { Learner } from './learner.js';
+import { KL_WEIGHT } from './loss-schedule.js';
 import { scheduleSum, type AdamWSettings, type Schedule } from './optimizer.js';
-import type { NibblesByName } from './run-prior.js';
+import type { NibblesByName } from './nibbles.js';
 import { STRAIGHT_THROUGH_BYTES_PER_WEIGHT, StraightThrough } from './straight-through.js';
-import type { MaskTrainingSettings, TrainLoss, TrainMethod } from './types.js';
+import type { MaskTrainingSettings, TrainMethod } from './types.js';
 
 /** Bytes a weight under the mask. Gumbel: six logits a group with gradient and two moments, soft-masked copy. */
 const BYTES_PER_WEIGHT: Readonly<Record<TrainMethod, number>> = {
   ste: STRAIGHT_THROUGH_BYTES_PER_WEIGHT,
   gumbel: 26,
 };
-
-/** Share of the loss that is KL to the teacher. */
-const KL_WEIGHT: Readonly<Record<TrainLoss, number>> = { lm: 0, mix: 0.5, kl: 1 };
 
 /** `start`: the mask to start from; undefined (gumbel alone): random logits. */
 export function createLearner(

@@ -7,8 +7,9 @@ import type { TrainSource } from './types.js';
 
 /** Times the tokens that a run draws from a source: enough for sequences that seldom overlap, so that of a large corpus only a sample is tokenised. */
 const TOKENS_TO_DRAW_FROM = 4;
-/** Of which about a twentieth is held out. */
+/** Of which about a twentieth is held out; looks are at a quarter of that, spread over it, so that no long document decides alone. */
 const HELD_OUT_PART = 20;
+const HELD_OUT_SPREAD = 4;
 
 export interface TextSettings {
   readonly steps: number;
@@ -24,7 +25,8 @@ export interface HeldOutText {
   readonly source: string;
   /** True: text of another domain. */
   readonly guard: boolean;
-  readonly ids: Int32Array;
+  /** (seq + 1) ids each */
+  readonly windows: readonly Int32Array[];
 }
 
 export interface RunText {
@@ -64,20 +66,29 @@ export function readRunText(
     sources.map(({ name }) => name),
     settings.seq,
   );
-  const own = splits.map(({ heldOut }, i) => ({ source: nameOf(sources, i), guard: false, ids: heldOut }));
-  const others = guards.map(({ name, documents }, index) => {
+  const own = splits.map(({ heldOut }, i) =>
+    heldOutText(
+      sources[i] as TrainSource,
+      heldOut,
+      settings,
+      spreadWindows,
+      'held-out text (a twentieth of its documents)',
+    ),
+  );
+  const others = guards.map((guard, index) => {
     onSource?.(sources.length + index, of);
     const limit = settings.evaluateWindows * settings.seq + 1;
-    return { source: name, guard: true, ids: tokenStream(model, documents, { ...streamOptions(settings), limit }) };
+    const stream = tokenStream(model, guard.documents, { ...streamOptions(settings), limit });
+    return { ...heldOutText(guard, stream, settings, firstWindows, 'text'), guard: true };
   });
-  const heldOut = [...own, ...others].map((text) => cutToWindows(text, settings));
-  const tokens = (lists: readonly Int32Array[]): number => lists.reduce((sum, ids) => sum + ids.length, 0);
+  const heldOut = [...own, ...others];
+  const windows = heldOut.flatMap((text) => text.windows);
   return {
     streams,
     heldOut,
-    trainTokens: tokens(streams),
-    heldOutTokens: tokens(heldOut.map(({ ids }) => ids)),
-    digest: digestOf([...streams, ...heldOut.map(({ ids }) => ids)]),
+    trainTokens: streams.reduce((sum, ids) => sum + ids.length, 0),
+    heldOutTokens: windows.length * settings.seq,
+    digest: digestOf([...streams, ...windows]),
   };
 }
 
@@ -87,23 +98,34 @@ function streamOptions({ separator, bos }: TextSettings): { bos: boolean; separa
 
 function tokensToRead({ steps, batch, seq, evaluateWindows }: TextSettings, sources: number): number {
   const drawn = Math.ceil((steps * batch * seq) / sources);
-  return Math.max(TOKENS_TO_DRAW_FROM * drawn, HELD_OUT_PART * (evaluateWindows * seq + 1));
+  const heldOut = HELD_OUT_SPREAD * (evaluateWindows * seq + 1);
+  return Math.max(TOKENS_TO_DRAW_FROM * drawn, HELD_OUT_PART * heldOut);
 }
 
-/** What is scored, and not a token more: looks at a text are comparable only over the same windows. */
-function cutToWindows(text: HeldOutText, { seq, evaluateWindows }: TextSettings): HeldOutText {
-  const windows = Math.min(evaluateWindows, Math.floor((text.ids.length - 1) / seq));
-  if (windows < 1) {
-    const kind = text.guard ? 'text' : 'held-out text (a twentieth of its documents)';
+function heldOutText(
+  { name }: TrainSource,
+  stream: Int32Array,
+  { seq, evaluateWindows }: TextSettings,
+  choose: typeof firstWindows,
+  kind: string,
+): HeldOutText {
+  const available = Math.floor((stream.length - 1) / seq);
+  if (available < 1) {
     throw new Error(
-      `expected more than ${seq} tokens of ${kind} in ${text.source}, but it has ${text.ids.length}; add text, or lower --seq`,
+      `expected more than ${seq} tokens of ${kind} in ${name}, but it has ${stream.length}; add text, or lower --seq`,
     );
   }
-  return { ...text, ids: text.ids.subarray(0, windows * seq + 1) };
+  const indices = choose(available, Math.min(evaluateWindows, available));
+  return { source: name, guard: false, windows: indices.map((i) => stream.subarray(i * seq, (i + 1) * seq + 1)) };
 }
 
-function nameOf(sources: readonly TrainSource[], index: number): string {
-  return (sources[index] as TrainSource).name;
+/** What `maskctl eval --windows` scores. */
+function firstWindows(_available: number, count: number): number[] {
+  return Array.from({ length: count }, (_, i) => i);
+}
+
+function spreadWindows(available: number, count: number): number[] {
+  return Array.from({ length: count }, (_, i) => Math.floor((i * available) / count));
 }
 
 function digestOf(streams: readonly Int32Array[]): string {

@@ -4,30 +4,21 @@
  */
 import { contentDigest } from '../../codec/content-digest.js';
 import type { MaskSet } from '../../codec/mask-set.js';
-import { nibblesToSymbols } from '../../codec/pattern.js';
 import type { Model } from '../engine/model.js';
-import { matricesOf, type DenseMatrix } from '../engine/weights.js';
-import { Checkpoint, type BestMask, type RunIdentity, type SavedRun } from './checkpoint.js';
+import { matricesOf } from '../engine/weights.js';
+import { Checkpoint, openSaved, type BestMask, type CheckpointOptions, type RunIdentity } from './checkpoint.js';
 import { ACTIVATION_BYTES } from './defaults.js';
 import { average, distance, MaskLooks, perplexities } from './held-out.js';
 import { maskedLayersOf, maskedParameters, withDenseRest } from './kept-dense.js';
 import type { Learner } from './learner.js';
+import { byMatrix, gatherNibbles, maskSetOf, nibblesOfSet, type NibblesByName } from './nibbles.js';
 import { bitsPerParameter, changedShare } from './rate.js';
 import * as setup from './run-learner.js';
-import { nibblesOfSet, oneShotPrior, type NibblesByName } from './run-prior.js';
+import { oneShotPrior } from './run-prior.js';
 import { runSteps } from './run-steps.js';
 import { readRunText, type RunText } from './run-text.js';
 import { Training } from './training.js';
 import type { HeldOutRow, TrainEvent, TrainFinished, TrainRequest, TrainStarted } from './types.js';
-
-/** Where a run keeps its state. */
-export interface CheckpointOptions {
-  readonly directory: string;
-  /** Steps between two checkpoints; 0: only when the run is stopped, and at its end. */
-  readonly every: number;
-  /** Go on from what is there. */
-  readonly resume: boolean;
-}
 
 export interface RunOptions {
   /** The mask of `request.from`. */
@@ -63,7 +54,7 @@ export async function* runTraining(
     yield* runSteps(run.steps());
     const { best, ...finished } = run.finish();
     yield { ...finished, seconds: (performance.now() - began) / 1000 };
-    return maskSetOf(masked, best.nibbles, options.parent);
+    return maskSetOf(masked, best.nibbles, model.info.base, options.parent);
   } finally {
     run.dispose();
   }
@@ -101,6 +92,7 @@ class MaskRun {
   ) {
     const { settings } = request;
     this.checkpoint = options.checkpoint && new Checkpoint(options.checkpoint.directory, this.identity());
+    let scored: readonly number[] | undefined;
     const saved = openSaved(this.checkpoint, options.checkpoint);
     try {
       const names = matricesOf(masked.weights).map(({ name }) => name);
@@ -112,9 +104,10 @@ class MaskRun {
       );
       owned.push(this.learner);
       saved?.restore(this.learner.parameters);
-      this.start = prior ?? nibblesOfLearner(masked, this.learner);
+      this.start = prior ?? gatherNibbles(masked, (matrix) => this.learner.nibbles(matrix));
       this.looks = new MaskLooks(masked, text.heldOut, settings.seq, this.start, saved?.best(names));
       this.from = saved?.step ?? 0;
+      scored = saved?.startPerplexities;
     } finally {
       saved?.close();
     }
@@ -136,8 +129,7 @@ class MaskRun {
       { from: this.from },
     );
     owned.push(this.training);
-    options.onProgress?.('scoring the prior', 0, 0);
-    this.priorPerplexities = perplexities(masked, text.heldOut, settings.seq, byName(this.start));
+    this.priorPerplexities = scored ?? this.scorePrior();
   }
 
   started(): TrainStarted {
@@ -164,8 +156,11 @@ class MaskRun {
   steps(): Parameters<typeof runSteps>[0] {
     const { checkpoint, options, training, from, learner, looks, start } = this;
     const { batch, seq, evaluateEvery } = this.request.settings;
-    const write = (step: number): void =>
-      checkpoint?.save({ step, parameters: learner.parameters, start, ...(looks.best ? { best: looks.best } : {}) });
+    const { parameters } = learner;
+    const write = (step: number): void => {
+      const best = looks.best ? { best: looks.best } : {};
+      checkpoint?.save({ step, parameters, start, startPerplexities: this.priorPerplexities, ...best });
+    };
     return {
       training,
       from,
@@ -186,7 +181,7 @@ class MaskRun {
     const { seq } = request.settings;
     const best = looks.best as BestMask; // the last step always looks
     const dense = perplexities(masked, text.heldOut, seq, null);
-    const mask = perplexities(masked, text.heldOut, seq, byName(best.nibbles));
+    const mask = perplexities(masked, text.heldOut, seq, byMatrix(best.nibbles));
     const heldOut: HeldOutRow[] = text.heldOut.map(({ source, guard }, i) => ({
       source,
       guard,
@@ -194,7 +189,7 @@ class MaskRun {
       prior: priorPerplexities[i] as number,
       mask: mask[i] as number,
     }));
-    const rate = distance(masked, start, byName(best.nibbles));
+    const rate = distance(masked, start, byMatrix(best.nibbles));
     return {
       type: 'finished',
       task: request.task,
@@ -216,12 +211,19 @@ class MaskRun {
     const { parent, onProgress } = this.options;
     if (parent) return nibblesOfSet(this.masked, parent);
     if (settings.prior === 'none') return undefined;
-    return oneShotPrior(this.model, this.masked, settings.prior, {
-      streams: this.text.streams,
-      seq: settings.seq,
-      seed: settings.seed,
-      onProgress: (done, of) => onProgress?.(`${settings.prior} prior`, done, of),
-    });
+    const { streams } = this.text;
+    return oneShotPrior(
+      this.model,
+      this.masked,
+      settings.prior,
+      { streams, seq: settings.seq, seed: settings.seed },
+      { onProgress: (done, of) => onProgress?.(`${settings.prior} prior`, done, of) },
+    );
+  }
+
+  private scorePrior(): readonly number[] {
+    this.options.onProgress?.('scoring the prior', 0, 0);
+    return perplexities(this.masked, this.text.heldOut, this.request.settings.seq, byMatrix(this.start));
   }
 
   /** What decides every number of the run. */
@@ -254,37 +256,4 @@ function checkRequest(model: Model, { sources, settings, from }: TrainRequest, {
   if (!parent && settings.prior === 'none' && settings.method !== 'gumbel') {
     throw new Error('expected --method gumbel beside --prior none: straight-through scores have no random start');
   }
-}
-
-/** The saved run to go on with. Throws when one lies there that nobody asked to resume: its work would be overwritten. */
-function openSaved(checkpoint: Checkpoint | undefined, options: CheckpointOptions | undefined): SavedRun | undefined {
-  if (!checkpoint || !options) return undefined;
-  if (options.resume) return checkpoint.resume();
-  if (!checkpoint.exists) return undefined;
-  throw new Error(
-    `${checkpoint.directory} holds the state of an earlier run: go on with it by --resume ${checkpoint.directory}, or delete it to start anew`,
-  );
-}
-
-function byName(nibbles: NibblesByName): (matrix: DenseMatrix) => Uint8Array {
-  return ({ name }) => nibbles.get(name) as Uint8Array;
-}
-
-function nibblesOfLearner(masked: Model, learner: Learner): NibblesByName {
-  return new Map(matricesOf(masked.weights).map((matrix) => [matrix.name, learner.nibbles(matrix)]));
-}
-
-function maskSetOf(masked: Model, nibbles: NibblesByName, parent: MaskSet | undefined): MaskSet {
-  return {
-    n: 2,
-    m: 4,
-    base: masked.info.base,
-    ...(parent ? { parent: contentDigest(parent) } : {}),
-    masks: matricesOf(masked.weights).map(({ name, rows, cols }) => ({
-      name,
-      rows,
-      cols,
-      symbols: nibblesToSymbols(nibbles.get(name) as Uint8Array),
-    })),
-  };
 }

@@ -1,0 +1,63 @@
+/** Which loss a step has, where a run goes from one to another: `kl:100,lm:60` is a hundred steps of KL to the teacher, then sixty of the LM loss. */
+import type { TrainLoss } from './types.js';
+
+/** Share of the loss that is KL(teacher ‖ student); the rest is the LM loss. */
+export const KL_WEIGHT: Readonly<Record<TrainLoss, number>> = { lm: 0, mix: 0.5, kl: 1 };
+
+export interface LossPhase {
+  readonly klWeight: number;
+  readonly steps: number;
+}
+
+const PHASE = /^(lm|kl|mix|0?\.\d+)(?::(\d+))?$/;
+
+/** Share of the steps that KL has where only their number is given: measured on SmolLM2, where KL mends fast and caps the base at the original. */
+const KL_SHARE = 0.625;
+
+/** `steps` of KL, then LM. */
+export function klThenLm(steps: number): LossPhase[] {
+  const kl = Math.round(steps * KL_SHARE);
+  return [
+    { klWeight: KL_WEIGHT.kl, steps: kl },
+    { klWeight: KL_WEIGHT.lm, steps: steps - kl },
+  ].filter((phase) => phase.steps > 0);
+}
+
+/**
+ * Parses phases, separated by commas: lm, kl, mix, or a share of KL such as 0.7, each with `:steps`. A single phase may leave them out and has `steps`.
+ * Throws a RangeError that says what was expected.
+ */
+export function parseLossSchedule(text: string, steps?: number): LossPhase[] {
+  const parts = text.split(',').map((part) => part.trim());
+  const phases = parts.map((part): LossPhase => {
+    const [, loss = '', count] = PHASE.exec(part) ?? [];
+    const length = count === undefined && parts.length === 1 ? steps : Number(count ?? NaN);
+    if (loss === '' || length === undefined || Number.isNaN(length)) throw new RangeError(expectation(text));
+    return { klWeight: isLoss(loss) ? KL_WEIGHT[loss] : Number(loss), steps: length };
+  });
+  const sum = totalSteps(phases);
+  if (steps !== undefined && sum !== steps) {
+    throw new RangeError(
+      `expected the phases of --loss ${text} to have ${steps} steps together, as --steps says, but they have ${sum}`,
+    );
+  }
+  return phases;
+}
+
+export function totalSteps(phases: readonly LossPhase[]): number {
+  return phases.reduce((sum, { steps }) => sum + steps, 0);
+}
+
+/** KL's share at step s (from 0). */
+export function klWeightAt(phases: readonly LossPhase[], s: number): number {
+  let end = 0;
+  return (phases.find(({ steps }) => s < (end += steps)) ?? phases.at(-1))?.klWeight ?? 0;
+}
+
+function isLoss(text: string): text is TrainLoss {
+  return text in KL_WEIGHT;
+}
+
+function expectation(text: string): string {
+  return `expected --loss to be like kl:100,lm:60 (each lm, kl, mix or a share of KL such as 0.7, with its steps), or one of these with --steps, but received ${text}`;
+}
