@@ -7,20 +7,13 @@ import { CodecError } from '../../codec/errors.js';
 import type { MaskSet } from '../../codec/mask-set.js';
 import type { Model } from '../../server/engine/model.js';
 import { removeCheckpoint } from '../../server/trainer/checkpoint.js';
-import { runTraining, type CheckpointOptions } from '../../server/trainer/run.js';
-import { TrainingStopped } from '../../server/trainer/run-steps.js';
+import { runPrepare } from '../../server/trainer/prepare.js';
+import type { PrepareEvent, PrepareFinished, PrepareRequest } from '../../server/trainer/prepare-types.js';
+import { runTraining } from '../../server/trainer/run.js';
 import type { TrainEvent, TrainFinished, TrainRequest } from '../../server/trainer/types.js';
 import { openModel } from './local-model.js';
-import type { Progress } from './progress.js';
+import type { RunHooks } from './reported-run.js';
 import type { TextOptions } from './text-options.js';
-
-export interface LocalRun {
-  readonly request: TrainRequest;
-  readonly checkpoint: CheckpointOptions;
-  readonly activationBytes?: number;
-  readonly signal: AbortSignal;
-  readonly onEvent: (event: TrainEvent) => void;
-}
 
 export interface Learned {
   readonly container: Uint8Array;
@@ -28,25 +21,45 @@ export interface Learned {
 }
 
 /** Learns a mask. Throws TrainingStopped when the signal came first. */
-export async function trainLocally(options: TextOptions, run: LocalRun, progress: Progress): Promise<Learned> {
+export async function trainLocally(
+  options: TextOptions,
+  request: TrainRequest,
+  hooks: RunHooks,
+  onEvent: (event: TrainEvent) => void,
+): Promise<Learned> {
   const model = openModel(options);
   try {
-    const { from } = run.request;
+    const { from } = request;
     const parent = from === undefined ? undefined : maskSetNamed(model, from);
-    const events = runTraining(model, run.request, {
-      checkpoint: run.checkpoint,
-      signal: run.signal,
-      onProgress: (stage, done, of) => progress.update(done, of, stage),
-      ...(run.activationBytes === undefined ? {} : { activationBytes: run.activationBytes }),
-      ...(parent ? { parent } : {}),
-    });
+    const events = runTraining(model, request, { ...hooks, ...(parent ? { parent } : {}) });
     let finished: TrainFinished | undefined;
     let next = await events.next();
     for (; !next.done; next = await events.next()) {
       if (next.value.type === 'finished') finished = next.value;
-      run.onEvent(next.value);
+      onEvent(next.value);
     }
     return { container: encodeMaskSet(next.value), finished: finished as TrainFinished };
+  } finally {
+    model.dispose();
+  }
+}
+
+/** Prepares a base into the directory `out`. `mask`: to keep, as `--mask` names it. */
+export async function prepareLocally(
+  options: TextOptions & { readonly out: string; readonly mask?: string },
+  request: PrepareRequest,
+  hooks: RunHooks,
+  onEvent: (event: PrepareEvent) => void,
+): Promise<PrepareFinished> {
+  const model = openModel(options);
+  try {
+    const mask = options.mask === undefined ? undefined : maskSetNamed(model, options.mask);
+    let finished: PrepareFinished | undefined;
+    for await (const event of runPrepare(model, request, { ...hooks, out: options.out, ...(mask ? { mask } : {}) })) {
+      if (event.type === 'finished') finished = event;
+      onEvent(event);
+    }
+    return finished as PrepareFinished;
   } finally {
     model.dispose();
   }
@@ -58,7 +71,7 @@ export function maskSetNamed(model: Model, from: string): MaskSet {
   const path = existsSync(from) ? from : shipped;
   if (!existsSync(path)) {
     throw new Error(
-      `expected --from to be a mask file, or a task that comes with ${model.info.directory}, but received ${from}; "maskctl pull ${from}" fetches a server's`,
+      `expected a mask file, or a task that comes with ${model.info.directory}, but received ${from}; "maskctl pull ${from}" fetches a server's`,
     );
   }
   try {
@@ -71,8 +84,3 @@ export function maskSetNamed(model: Model, from: string): MaskSet {
 
 /** The run is over and its result is stored. */
 export { removeCheckpoint };
-
-/** Whether an error is a run that was asked to stop. */
-export function isStopped(error: unknown): error is TrainingStopped {
-  return error instanceof TrainingStopped;
-}

@@ -5,6 +5,7 @@ import { addComplete } from './commands/complete.js';
 import { addDiff } from './commands/diff.js';
 import { addEval } from './commands/eval.js';
 import { addInspect } from './commands/inspect.js';
+import { addPrepare } from './commands/prepare.js';
 import { addPrune } from './commands/prune.js';
 import { addPull } from './commands/pull.js';
 import { addPush } from './commands/push.js';
@@ -33,6 +34,7 @@ const COMMANDS = [
   addDiff,
   addEval,
   addPrune,
+  addPrepare,
   addTrain,
 ];
 

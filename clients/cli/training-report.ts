@@ -1,4 +1,5 @@
 /** What a run shows while it goes: a line that redraws itself on a terminal, a line each interval in a pipe, an event each interval as JSON. */
+import type { PrepareEvent } from '../../server/trainer/prepare-types.js';
 import type { TrainEvent, TrainStarted, TrainStep } from '../../server/trainer/types.js';
 import { formatCount, printJson, printLine } from './output.js';
 import type { Terminal } from './progress.js';
@@ -13,6 +14,7 @@ export interface ReportOptions {
 }
 
 export class TrainingReport {
+  private drawn = false;
   private prior: number | undefined;
   private seen: Pick<TrainStep, 'changed' | 'bitsPerParameter' | 'heldOutPerplexity'> = {};
 
@@ -21,7 +23,7 @@ export class TrainingReport {
     private readonly terminal: Terminal = process.stderr,
   ) {}
 
-  show(event: TrainEvent): void {
+  show(event: TrainEvent | PrepareEvent): void {
     if (event.type === 'started') this.prior = event.priorPerplexity;
     if (event.type === 'step' && event.heldOutPerplexity !== undefined) this.seen = event;
     if (this.options.json) {
@@ -29,14 +31,20 @@ export class TrainingReport {
     } else if (event.type === 'started') {
       printLine(describeStart(event));
     } else if (event.type === 'step') {
-      if (this.terminal.isTTY) this.terminal.write(CLEAR_LINE + this.line(event, bar(event)));
+      if (this.terminal.isTTY) this.draw(this.line(event, bar(event)));
       else if (this.isDue(event)) printLine(this.line(event, ''));
     }
   }
 
   /** Clears the line. */
   end(): void {
-    if (this.terminal.isTTY) this.terminal.write(CLEAR_LINE);
+    if (this.drawn) this.terminal.write(CLEAR_LINE);
+    this.drawn = false;
+  }
+
+  private draw(line: string): void {
+    this.terminal.write(CLEAR_LINE + line);
+    this.drawn = true;
   }
 
   private isDue({ step, steps, heldOutPerplexity }: TrainStep): boolean {
@@ -56,13 +64,15 @@ export class TrainingReport {
     return parts.join('  ');
   }
 
-  /** From the last look: `held-out 17.90 (prior 18.45, −3.0%), 1.2% changed, 0.028 bit`. */
+  /** From the last look: `held-out 17.90 (from 18.45, −3.0%)  1.20% changed, 0.0280 bit/param`. */
   private heldOut(): string[] {
     const { heldOutPerplexity: perplexity, changed, bitsPerParameter: bits } = this.seen;
-    if (perplexity === undefined || changed === undefined || bits === undefined) return [];
-    const prior =
-      this.prior === undefined ? '' : ` (prior ${this.prior.toFixed(2)}, ${relative(perplexity, this.prior)})`;
-    return [`held-out ${perplexity.toFixed(2)}${prior}`, `${percent(changed)} changed, ${bits.toFixed(4)} bit/param`];
+    if (perplexity === undefined) return [];
+    const from =
+      this.prior === undefined ? '' : ` (from ${this.prior.toFixed(2)}, ${relative(perplexity, this.prior)})`;
+    const distance =
+      changed === undefined || bits === undefined ? [] : [`${percent(changed)} changed, ${bits.toFixed(4)} bit/param`];
+    return [`held-out ${perplexity.toFixed(2)}${from}`, ...distance];
   }
 }
 

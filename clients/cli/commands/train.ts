@@ -8,15 +8,13 @@ import { curlLine } from '../connection.js';
 import { UsageError } from '../failure.js';
 import type { GlobalOptions } from '../global-options.js';
 import { checkWritable, writeNewFile } from '../new-file.js';
-import { integer, number } from '../numbers.js';
 import { formatCount, printFields, printJson, printLine, printTable } from '../output.js';
-import { withProgress } from '../progress.js';
-import { sameCommand, Stopper } from '../stoppable.js';
+import { addRunControl, checkpointDirectory, reportedRun, resumeCommand, type RunControl } from '../reported-run.js';
 import { addTextOptions, type TextOptions } from '../text-options.js';
 import { addMaskTrainingOptions, type GivenConstants, maskTrainingSettings } from '../training-options.js';
-import { duration, percent, relative, TrainingReport } from '../training-report.js';
+import { duration, percent, relative } from '../training-report.js';
 
-interface TrainOptions extends TextOptions, GivenConstants {
+interface TrainOptions extends TextOptions, GivenConstants, RunControl {
   readonly task: string;
   readonly method: TrainMethod;
   readonly from?: string;
@@ -24,12 +22,6 @@ interface TrainOptions extends TextOptions, GivenConstants {
   readonly guard: readonly string[];
   readonly local?: true;
   readonly out?: string;
-  readonly force?: true;
-  readonly logEvery: number;
-  readonly checkpoint?: string;
-  readonly checkpointEvery: number;
-  readonly resume?: string;
-  readonly activationBytes?: number;
 }
 
 type Options = TrainOptions & GlobalOptions;
@@ -53,20 +45,8 @@ export function addTrain(program: Command): void {
     )
     .option('--guard <glob...>', 'text of other domains, looked at and reported, never trained on', [])
     .option('--local', 'train in this process')
-    .option('-o, --out <file>', 'with --local: write the mask to this file')
-    .option('--force', 'write the mask even if it loses to its prior on held-out text')
-    .option('--log-every <steps>', 'steps between two lines, where no terminal shows a bar', integer(1), 10)
-    .option('--checkpoint <dir>', 'where the state of the run is kept (default: the --out file with .checkpoint)')
-    .option('--checkpoint-every <steps>', 'steps between two checkpoints; 0: only when stopped', integer(0), 50)
-    .option(
-      '--resume <dir>',
-      'go on from this checkpoint, with the same options and text: bit for bit what an unstopped run computes',
-    )
-    .option(
-      '--activation-bytes <n>',
-      'activations kept at most; above it layers are recomputed, with the same result',
-      number(0, 2 ** 50),
-    );
+    .option('-o, --out <file>', 'with --local: write the mask to this file');
+  addRunControl(command, 'the mask');
   addMaskTrainingOptions(command);
   addTextOptions(command)
     .addHelpText('after', EXAMPLES)
@@ -89,47 +69,16 @@ function taskName(task: string): string {
 
 async function train(options: Options): Promise<void> {
   const out = await outputFile(options);
-  const directory = options.resume ?? options.checkpoint ?? `${out}.checkpoint`;
   const request = await readRequest(options);
-  const { trainLocally, isStopped, removeCheckpoint } = await import('../local-training.js');
-  const report = new TrainingReport({ json: options.json === true, logEvery: options.logEvery });
-  const stopper = new Stopper(() => {
-    report.end();
-    process.stderr.write('stopping after this step; again to stop at once\n');
-  });
-  try {
-    const { container, finished } = await withProgress('reading text', (progress) =>
-      trainLocally(
-        options,
-        {
-          request,
-          checkpoint: { directory, every: options.checkpointEvery, resume: options.resume !== undefined },
-          signal: stopper.signal,
-          ...(options.activationBytes === undefined ? {} : { activationBytes: options.activationBytes }),
-          onEvent: (event) => {
-            if (event.type === 'started') {
-              progress.end();
-              stopper.listen();
-            }
-            if (event.type === 'finished') report.end();
-            report.show(event);
-          },
-        },
-        progress,
-      ),
-    );
-    if (!finished.publishable) refuse(finished, directory);
-    await writeNewFile(out, [container]);
-    removeCheckpoint(directory);
-    show(container, finished, out, options);
-  } catch (error) {
-    report.end();
-    if (!isStopped(error)) throw error;
-    process.stderr.write(`maskctl: ${error.message}; go on with:\n  ${sameCommand('--resume', directory)}\n`);
-    process.exit(stopper.exitCode);
-  } finally {
-    stopper.dispose();
-  }
+  const { trainLocally, removeCheckpoint } = await import('../local-training.js');
+  const { container, finished } = await reportedRun(options, out, (hooks, onEvent) =>
+    trainLocally(options, request, hooks, onEvent),
+  );
+  if (!options.json) printResult(finished);
+  if (!finished.publishable) refuse(finished, options, out);
+  await writeNewFile(out, [container]);
+  removeCheckpoint(checkpointDirectory(options, out));
+  show(container, finished, out, options);
 }
 
 /** All that can be refused before the model is loaded. */
@@ -156,11 +105,11 @@ async function readRequest(options: Options): Promise<TrainRequest> {
   };
 }
 
-function refuse({ heldOut }: TrainFinished, directory: string): never {
+function refuse({ heldOut }: TrainFinished, options: RunControl, out: string): never {
   const own = heldOut.filter(({ guard }) => !guard);
   const [mask, prior] = [mean(own.map((row) => row.mask)), mean(own.map((row) => row.prior))];
   throw new Error(
-    `the mask loses to its prior on held-out text (perplexity ${mask.toFixed(2)} against ${prior.toFixed(2)}) and was not written: train on more text, with less --travel, or from another prior; to write it all the same: ${sameCommand('--resume', directory, '--force')}`,
+    `the mask loses to its prior on held-out text (perplexity ${mask.toFixed(2)} against ${prior.toFixed(2)}) and was not written: train on more text, with less --travel, or from another prior; to write it all the same: ${resumeCommand(options, out, '--force')}`,
   );
 }
 
@@ -173,7 +122,6 @@ function show(container: Uint8Array, finished: TrainFinished, out: string, optio
   const digest = createHash('sha256').update(container).digest('hex');
   const { fileBytes: bytes, content: contentDigest, parent = null } = summary;
   if (options.json) return printJson({ type: 'written', file: out, digest, contentDigest, parent, bytes });
-  printResult(finished);
   printLine('');
   printFields([
     ['wrote', out],
