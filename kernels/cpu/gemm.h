@@ -159,6 +159,14 @@ struct PackTransposed {
   }
 };
 
+// Asks for the line `elements` after p, which may lie outside the matrix: nothing is read. Short runs of many rows are
+// what the hardware does not foresee.
+template <typename T>
+MS_INLINE void Prefetch(const T* p, int64_t elements) {
+  const uintptr_t ahead = static_cast<uintptr_t>(elements) * sizeof(T);
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) + ahead));
+}
+
 // K is the stride; the same places.
 template <typename P, typename T>
 struct PackAcross {
@@ -169,12 +177,14 @@ struct PackAcross {
   PackAcross From(int64_t column) const { return {data + column, stride}; }
 
   void Pack(typename P::E* out, const PanelPlace& panel, int64_t k, int64_t end) const {
+    constexpr int64_t kAhead = P::kPair * W;  // k's: the next step of PackPanels
     const T zeros[W] = {};
     const int64_t stop = k + CeilDiv(end - k, P::kPair * W) * P::kPair * W;
     for (int64_t i = k; i < stop; i += P::kPair, out += panel.width) {
       const T* low = data + i * stride + panel.first;
       for (int64_t c = 0; c < panel.some; c += W) {
         const int64_t n = Min(W, panel.some - c);
+        for (int row = 0; row < P::kPair; ++row) Prefetch(low + c, (kAhead + row) * stride);
         P::Across(out + c, i < end ? low + c : zeros, i + 1 < end ? low + stride + c : zeros, n);
       }
     }
