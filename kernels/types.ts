@@ -171,7 +171,11 @@ export interface NativeAddon {
   ): void;
 
   // ---- training (server/trainer): B sequences of T tokens, rows = B·T; gradients and optimizer state f32 ----
-  /** y (rows, N) ← x (rows, K) · wᵀ for w (N, K) of `type` ('bf16' or 'f32'): `matmul` where weights may be soft-masked in fp32. */
+  /**
+   * y (rows, N) ← x (rows, K) · wᵀ for w (N, K) of `type` ('bf16' or 'f32'): `matmul` where weights may be soft-masked in fp32, and
+   * faster for many rows, but not bit-equal to it. A row's bits depend neither on the number of rows nor on the threads. In precision
+   * 'bf16' both operands are rounded to bf16 where the CPU multiplies bf16; so in the two gradients.
+   */
   linear(y: Handle, x: Handle, w: Handle, type: DType, rows: number, n: number, k: number): void;
   /** dx (rows, K) ← dy (rows, N) · w, or += when `accumulate`. */
   linearBackwardInput(
@@ -184,7 +188,7 @@ export interface NativeAddon {
     k: number,
     accumulate: boolean,
   ): void;
-  /** dw (N, K) f32 ← dyᵀ x, or += when `accumulate`. Operands are rounded to bf16 unless the precision is f32. */
+  /** dw (N, K) f32 ← dyᵀ x, or += when `accumulate`. */
   linearBackwardWeight(
     dw: Handle,
     dy: Handle,
@@ -257,7 +261,8 @@ export interface NativeAddon {
   siluMulBackward(dgate: Handle, dup: Handle, dout: Handle, gate: Handle, up: Handle, n: number): void;
   /**
    * logits (rows, V) → their gradient, in place: (softmax − (1 − klWeight)·onehot(target) − klWeight·softmax(teacher)) / totalRows.
-   * teacher: (rows, V) logits, or 0 when klWeight is 0. Returns the sums over rows of −log p(target) and of KL(teacher ‖ student), nats.
+   * teacher: (rows, V) logits, or 0 when klWeight is 0. Returns the sums over rows of −log p(target) and of KL(teacher ‖ student), nats;
+   * kl is 0 without a teacher, and measured with one whatever its weight. A NaN among the logits makes the sums NaN.
    */
   lossBackward(
     logits: Handle,
@@ -270,8 +275,10 @@ export interface NativeAddon {
   ): { lm: number; kl: number };
   /**
    * MaskLLM's soft mask (arXiv 2409.17481, Eq. 6, 7): p = softmax((π·scale + g) / temperature) over the P patterns of n:m, M̃ = Σ p·pattern,
-   * out (N, K) of `type` ← W ⊙ M̃. logits (groups, P) f32. g: Gumbel noise from a counter generator keyed by (seed, step, tensor, group, pattern),
-   * or read from `noise` (groups, P) f32 if not 0. Returns Σ (W ⊙ M̃)² (Eq. 8).
+   * out (N, K) of `type` ('bf16' or 'f32') ← W ⊙ M̃ for w (N, K) bf16, groups = N·K/m. logits (groups, P) f32, patterns in lexicographic order
+   * of the kept positions; n:m is 1:4, 2:4 or 4:8. g: Gumbel noise read from `noise` (groups, P) f32 if not 0, else −ln(−ln u) with
+   * u = (x >> 8)·2⁻²⁴ clamped to [1e-9, 1 − 2⁻²³], where x is word (pattern mod 4) of Philox4x32-10 (Salmon et al. 2011) with key `seed` and
+   * counter (group, ⌊pattern / 4⌋, tensor, step): the same u on every instruction set. Returns Σ (W ⊙ M̃)² (Eq. 8), before `out` is rounded.
    */
   gumbelMask(
     out: Handle,
