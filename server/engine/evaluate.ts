@@ -3,39 +3,59 @@
  * the stream is cut into windows of `windowLength` inputs whose targets are the next tokens, no context crosses a window, perplexity = exp(mean NLL).
  */
 import { native } from '../../kernels/index.js';
+import { ServerError } from '../errors.js';
 import { KvCache } from './kv-cache.js';
 import { CHUNK_TOKENS, HEAD_ROWS } from './llama.js';
 import type { Model } from './model.js';
 import type { EvaluateRequest, EvaluateResult, TaskWeights } from './types.js';
 
-/** The documents as one stream of token ids. Stops tokenising once `limit` tokens are there. */
-export function tokenStream(
-  model: Model,
-  documents: Iterable<string>,
-  options: { readonly separator?: number; readonly bos: boolean; readonly limit?: number },
-): Int32Array {
-  const { tokenizer, config } = model;
-  if (!tokenizer) throw new Error(`expected a tokenizer.json in ${model.info.directory} to read text with`);
-  const separator = options.separator ?? config.eosIds[0];
-  if (separator === undefined || separator < 0 || separator >= config.vocab) {
-    throw new Error(
-      `expected a separator token id below ${config.vocab} but received ${separator ?? 'none (config.json names no eos_token_id)'}`,
-    );
-  }
+export interface StreamSettings {
+  /** Token after each document; undefined: the model's EOS. */
+  readonly separator?: number;
+  /** Add the tokenizer's BOS to each document where it has one. */
+  readonly bos: boolean;
+  /** Stop once this many tokens are there. */
+  readonly limit?: number;
+}
+
+/** The documents as one stream of token ids. */
+export function tokenStream(model: Model, documents: Iterable<string>, settings: StreamSettings): Int32Array {
   const ids: number[] = [];
-  for (const document of documents) {
-    for (const id of tokenizer.encode(document, options.bos)) ids.push(id);
-    ids.push(separator);
-    if (options.limit !== undefined && ids.length >= options.limit) break;
-  }
+  for (const document of tokenised(model, documents, settings)) for (const id of document) ids.push(id);
   return Int32Array.from(ids);
 }
 
-/** A run over one request: `step` scores a window; `result` is there when it returned true. */
+/** The ids of one document after another, each with its separator. */
+function* tokenised(
+  { tokenizer, config, info }: Model,
+  documents: Iterable<string>,
+  settings: StreamSettings,
+): Generator<readonly number[]> {
+  if (!tokenizer) {
+    throw new ServerError('unsupported', `expected a tokenizer.json in ${info.directory} to read text with`);
+  }
+  const separator = settings.separator ?? config.eosIds[0];
+  if (separator === undefined || separator < 0 || separator >= config.vocab) {
+    const came = separator ?? 'none (config.json names no eos_token_id)';
+    const message = `expected a separator token id below ${config.vocab} but received ${came}`;
+    throw new ServerError('invalid_request', message, { param: 'separator' });
+  }
+  let tokens = 0;
+  for (const document of documents) {
+    const ids = [...tokenizer.encode(document, settings.bos), separator];
+    tokens += ids.length;
+    yield ids;
+    if (settings.limit !== undefined && tokens >= settings.limit) return;
+  }
+}
+
+/** A run over one request: `step` reads a document or scores a window; `result` is there when it returned true. */
 export class Evaluation {
-  private readonly stream: Int32Array;
-  private readonly windows: number;
   private readonly cache: KvCache;
+  private readonly unread: Iterator<readonly number[]>;
+  private readonly ids: number[] = [];
+  private stream: Int32Array | undefined;
+  private windows = 0;
   private window = 0;
   private nll = 0;
 
@@ -43,20 +63,12 @@ export class Evaluation {
     private readonly model: Model,
     private readonly request: EvaluateRequest,
   ) {
-    const { windowLength, windows } = request;
-    const limit = windows === undefined ? undefined : windows * windowLength + 1;
-    this.stream = tokenStream(model, request.documents, {
-      bos: request.bos,
-      ...(request.separator === undefined ? {} : { separator: request.separator }),
-      ...(limit === undefined ? {} : { limit }),
+    const { windowLength, windows, separator, bos, documents } = request;
+    this.unread = tokenised(model, documents, {
+      bos,
+      ...(separator === undefined ? {} : { separator }),
+      ...(windows === undefined ? {} : { limit: windows * windowLength + 1 }),
     });
-    const available = Math.floor((this.stream.length - 1) / windowLength);
-    this.windows = Math.min(windows ?? available, available);
-    if (this.windows < 1) {
-      throw new Error(
-        `expected text of more than ${windowLength} tokens to evaluate but received ${this.stream.length}`,
-      );
-    }
     this.cache = new KvCache(model.config, windowLength);
   }
 
@@ -64,8 +76,12 @@ export class Evaluation {
     return { done: this.window, of: this.windows };
   }
 
-  /** Scores one window; true when it was the last. */
+  /** One document or window; true after the last window. Throws ServerError when the text is too short. */
   step(): boolean {
+    if (!this.stream) {
+      this.read();
+      return false;
+    }
     const { windowLength, weights } = this.request;
     const first = this.window * windowLength;
     this.nll += windowNll(this.model, this.stream.subarray(first, first + windowLength + 1), this.cache, weights);
@@ -81,6 +97,22 @@ export class Evaluation {
 
   dispose(): void {
     this.cache.dispose();
+  }
+
+  private read(): void {
+    const next = this.unread.next();
+    if (next.done !== true) {
+      for (const id of next.value) this.ids.push(id);
+      return;
+    }
+    const { windowLength, windows } = this.request;
+    const available = Math.floor((this.ids.length - 1) / windowLength);
+    if (available < 1) {
+      const message = `expected text of more than ${windowLength} tokens to evaluate but received ${this.ids.length}`;
+      throw new ServerError('invalid_request', message, { param: 'documents' });
+    }
+    this.windows = Math.min(windows ?? available, available);
+    this.stream = Int32Array.from(this.ids);
   }
 }
 
