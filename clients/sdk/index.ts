@@ -1,4 +1,4 @@
-/** The SDK: `import { MaskServe } from 'maskserve/clients/sdk'`. No dependencies, no Node modules. */
+/** The SDK: `import { MaskServe } from 'maskserve/sdk'`. No dependencies, no Node modules. */
 export { MaskServe } from './client.js';
 export type { ConnectionOptions } from './connection.js';
 export { MaskServeError } from './errors.js';
