@@ -4,6 +4,8 @@ import { checkWritable, writeNewFile } from '../new-file.js';
 
 type Sharp = typeof import('sharp').default;
 
+export type PictureKind = 'png' | 'svg';
+
 export interface Pixels {
   readonly width: number;
   readonly height: number;
@@ -47,19 +49,24 @@ export async function loadSharp(): Promise<Sharp> {
   }
 }
 
-/** Refuses, before any work, what can't become a picture here: another file name than `expected`, no folder for it, no sharp. */
-export async function checkPicture(path: string, option: string, expected = /\.png$/i): Promise<void> {
-  if (!expected.test(path)) {
-    const endings = expected.test('.svg') ? '.png or .svg' : '.png';
+/** Refuses, before any work, what can't become a picture here: a file name of another kind, no folder for it, no sharp. */
+export async function checkPicture(
+  path: string,
+  option: string,
+  kinds: readonly PictureKind[] = ['png'],
+): Promise<void> {
+  const kind = kinds.find((candidate) => path.toLowerCase().endsWith(`.${candidate}`));
+  if (kind === undefined) {
+    const endings = kinds.map((candidate) => `.${candidate}`).join(' or ');
     throw new UsageError(`expected ${option} to be a file name that ends in ${endings} but received ${path}`);
   }
   await checkWritable(path);
-  if (!/\.svg$/i.test(path)) await loadSharp();
+  if (kind === 'png') await loadSharp();
 }
 
 /** Writes a picture as what its file name says: SVG text, or PNG. */
 export async function writePicture(path: string, svg: string): Promise<void> {
-  await writeNewFile(path, [/\.svg$/i.test(path) ? Buffer.from(svg) : await svgToPng(svg)]);
+  await writeNewFile(path, [path.toLowerCase().endsWith('.svg') ? Buffer.from(svg) : await svgToPng(svg)]);
 }
 
 export async function svgToPng(svg: string): Promise<Buffer> {
