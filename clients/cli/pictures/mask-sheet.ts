@@ -2,28 +2,26 @@
 import type { Digest } from '../../../codec/mask-set.js';
 import { formatCount, shortDigest } from '../output.js';
 import { type Colour, hex } from './colours.js';
-import { layerGrid } from './layer-grid.js';
 import { patternColours, type PatternColours } from './pattern-colours.js';
+import {
+  LARGEST_SIDE,
+  layOutSheet,
+  MARGIN,
+  type Panel,
+  type Scale,
+  shape,
+  type SheetLayout,
+  type SheetTensor,
+} from './sheet-layout.js';
 import { type Pixels, pixelsToPng, rect, svgDocument, svgToPixels } from './svg.js';
-import { belowMiddle, LARGE, NORMAL, shortened, SMALL, text, textWidth } from './text.js';
+import { belowMiddle, LARGE, shortened, SMALL, text, textWidth } from './text.js';
 
-const MARGIN = 16;
-const GAP = 14; // between panels
-const LABEL_HEIGHT = 32; // two lines above a panel
-const HEADER_HEIGHT = 118;
 const TITLE_Y = 32;
 const FACTS_Y = 54;
 const SCALE_Y = 72;
 const LEGEND_Y = 94;
 const SWATCH = 14;
-const LEAST_WIDTH = 760; // for the legend
 const FRAME = '#999';
-
-export interface SheetTensor {
-  readonly name: string;
-  readonly rows: number;
-  readonly cols: number;
-}
 
 export interface Sheet {
   /** What the picture is of, e.g. the name of its file. */
@@ -34,34 +32,6 @@ export interface Sheet {
   readonly bitsPerParameter: number;
   readonly tensors: readonly SheetTensor[];
 }
-
-/** How many groups a pixel stands for. */
-export interface Scale {
-  readonly rows: number;
-  readonly groups: number;
-}
-
-export interface Panel {
-  readonly x: number;
-  readonly y: number;
-  readonly width: number;
-  readonly height: number;
-}
-
-export interface SheetLayout {
-  readonly width: number;
-  readonly height: number;
-  readonly scale: Scale;
-  /** Of each tensor, in order. */
-  readonly panels: readonly Panel[];
-  readonly rowLabels: readonly string[];
-  readonly columnLabels: readonly string[];
-  /** Of each tensor, in order. */
-  readonly places: readonly { readonly row: number; readonly column: number }[];
-}
-
-/** The longest side of a picture that people can still open anywhere, in pixels. */
-export const LARGEST_SIDE = 8000;
 
 /**
  * Draws a sheet as PNG. `symbolsOf(i)` gives the symbols of tensor i (rows · cols/m), row by row; each is asked for once, so that
@@ -84,52 +54,6 @@ export async function drawSheet(
   const page = await svgToPixels(sheetSvg(sheet, layout, colours, counts));
   panels.forEach((panel, index) => paint(page, layout.panels[index] as Panel, panel, colours));
   return pixelsToPng(page);
-}
-
-/** Where everything goes. Throws if even with one pixel a matrix the picture would be too long. */
-export function layOutSheet(tensors: readonly SheetTensor[], m: number, largestSide = LARGEST_SIDE): SheetLayout {
-  const most = Math.max(...tensors.map(({ rows, cols }) => Math.max(rows, cols)));
-  for (let rows = 1; ; rows++) {
-    // A group is m weights wide and one high: rows are the first to share a pixel, which brings a panel nearer to the matrix's shape.
-    const layout = layOutAt(tensors, m, { rows, groups: Math.max(1, Math.round(rows / m)) });
-    if (layout.width <= largestSide && layout.height <= largestSide) return layout;
-    if (rows >= most) throw new Error(`${formatCount(tensors.length)} matrices do not fit into one picture`);
-  }
-}
-
-function layOutAt(tensors: readonly SheetTensor[], m: number, scale: Scale): SheetLayout {
-  const { rowLabels, columnLabels, places } = layerGrid(tensors.map(({ name }) => name));
-  const heights = rowLabels.map(() => 0);
-  const widths = columnLabels.map((label) => textWidth(label, SMALL));
-  const sizes = tensors.map(({ rows, cols }, index) => {
-    const { row, column } = places[index] as { row: number; column: number };
-    const size = { width: Math.ceil(cols / m / scale.groups), height: Math.ceil(rows / scale.rows) };
-    heights[row] = Math.max(heights[row] as number, size.height);
-    widths[column] = Math.max(widths[column] as number, size.width, textWidth(shape({ rows, cols }), SMALL));
-    return size;
-  });
-  const gutter = Math.max(...rowLabels.map((label) => textWidth(label, NORMAL)));
-  const xs = starts(widths, Math.ceil(MARGIN + gutter + GAP));
-  const ys = starts(heights, HEADER_HEIGHT, LABEL_HEIGHT);
-  return {
-    width: Math.max(LEAST_WIDTH, (xs.at(-1) as number) + MARGIN - GAP),
-    height: (ys.at(-1) as number) + MARGIN - GAP,
-    scale,
-    panels: sizes.map((size, index) => {
-      const { row, column } = places[index] as { row: number; column: number };
-      return { ...size, x: xs[column] as number, y: (ys[row] as number) + LABEL_HEIGHT };
-    }),
-    rowLabels,
-    columnLabels,
-    places,
-  };
-}
-
-/** Start of each, and the end of all. */
-function starts(lengths: readonly number[], first: number, extra = 0): number[] {
-  const out = [first];
-  for (const length of lengths) out.push((out.at(-1) as number) + Math.ceil(length) + extra + GAP);
-  return out;
 }
 
 /** (⌈rows / scale.rows⌉, ⌈groups / scale.groups⌉) colour indices: of each block the most frequent, the smallest among equals. */
@@ -159,7 +83,13 @@ export function mostFrequent(
   return out;
 }
 
-function sheetSvg(sheet: Sheet, layout: SheetLayout, colours: PatternColours, counts: readonly number[]): string {
+/** Title, legend, labels and frames: all but the pixels of the panels. `counts`: groups of each colour. */
+export function sheetSvg(
+  sheet: Sheet,
+  layout: SheetLayout,
+  colours: PatternColours,
+  counts: readonly number[],
+): string {
   const { width, height, panels, rowLabels, columnLabels, places } = layout;
   const title = shortened(sheet.title, width - 2 * MARGIN, LARGE);
   const elements = [
@@ -216,10 +146,6 @@ function legend({ colours, labels }: PatternColours, counts: readonly number[]):
       text(at + SWATCH + 6, LEGEND_Y + belowMiddle(), label),
     ];
   });
-}
-
-function shape({ rows, cols }: { readonly rows: number; readonly cols: number }): string {
-  return `${rows} × ${cols}`;
 }
 
 function paint(page: Pixels, { x, y, width, height }: Panel, indices: Uint8Array, { colours }: PatternColours): void {

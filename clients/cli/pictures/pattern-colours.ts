@@ -11,7 +11,7 @@ export interface PatternColours {
 
 /**
  * A colour for each pattern where six are enough (2:4, 1:4), labelled with its kept positions, e.g. `1100`. The 70 patterns of 4:8
- * are coloured by how many of the first four weights are kept.
+ * are coloured by how many are kept of the first four weights and of the last: `1 + 3 kept`.
  */
 export function patternColours(n: number, m: number): PatternColours {
   const { masks, count } = patternTable(n, m);
@@ -27,7 +27,7 @@ export function patternColours(n: number, m: number): PatternColours {
   return {
     colourOfSymbol: keptFirst,
     colours: SIX_COLOURS.slice(0, n + 1),
-    labels: Array.from({ length: n + 1 }, (_, kept) => `${kept} of the first ${half} kept`),
+    labels: Array.from({ length: n + 1 }, (_, kept) => `${kept} + ${n - kept} kept`),
   };
 }
 
