@@ -150,7 +150,8 @@ function heatMapOf(a: MaskSource, b: MaskSource, matrices: readonly MatrixDiffer
   return heatMapSvg({
     title: `${titleOf(b)} against ${titleOf(a)}`,
     notes: [
-      `A: ${titleOf(a)}, digest ${shortDigest(a.digest)}  ·  B: ${titleOf(b)}, digest ${shortDigest(b.digest)}`,
+      `A: digest ${shortDigest(a.digest)}  ·  ${titleOf(a)}`,
+      `B: digest ${shortDigest(b.digest)}  ·  ${titleOf(b)}`,
       changeText(total),
       `conditional entropy of B given A: ${bitsPerParameter(total).toFixed(4)} bit per parameter`,
     ],

@@ -6,7 +6,7 @@ import { belowMiddle, LARGE, shortened, SMALL, text, textWidth } from './text.js
 const MARGIN = 16;
 const CELL_HEIGHT = 28;
 const LEAST_CELL_WIDTH = 72;
-const LEAST_WIDTH = 560; // for the title
+const WIDEST_WORDS = 720; // of the title and the notes
 const NOTE_HEIGHT = 18;
 const BAR_WIDTH = 16;
 const BAR_STEPS = 64;
@@ -44,7 +44,7 @@ export function layOutHeatMap({ title, notes, rowLabels, columnLabels, quantity 
   const words = Math.max(textWidth(title, LARGE), ...notes.map((note) => textWidth(note)));
   const high = Math.max(CELL_HEIGHT * rowLabels.length, LEAST_BAR_HEIGHT, textWidth(quantity, SMALL));
   return {
-    width: Math.ceil(Math.max(right, Math.min(words, LEAST_WIDTH)) + MARGIN),
+    width: Math.ceil(Math.max(right, Math.min(words, WIDEST_WORDS)) + MARGIN),
     height: Math.ceil(top + high + MARGIN),
     left,
     top,

@@ -41,7 +41,7 @@ export async function openMask(name: string, options: GlobalOptions, progress: P
     return await downloadMask(name, connect(options), progress);
   } catch (error) {
     if (!(error instanceof MaskServeError)) throw error;
-    throw new Error(`there is no file ${name} here, and no such task: ${explain(error)}`, { cause: error });
+    throw new Error(`there is no file ${name} here; looked for a task: ${explain(error)}`, { cause: error });
   }
 }
 
