@@ -12,6 +12,8 @@ import type { Parameter } from './optimizer.js';
 
 const FILE = 'checkpoint.safetensors';
 const KEY = 'maskserve';
+/** The field of a run's identity that digests its text. */
+const TEXT = 'text';
 const F32 = 4;
 
 /** Where a run keeps its state. */
@@ -104,7 +106,9 @@ export class Checkpoint {
 
   private compare(saved: RunIdentity): void {
     const [then, now] = [flat(saved), flat(this.identity)];
-    for (const field of new Set([...then.keys(), ...now.keys()])) {
+    // other options often mean other text as well: the option is the better answer
+    const fields = new Set([...then.keys(), ...now.keys()].filter((field) => field !== TEXT)).add(TEXT);
+    for (const field of fields) {
       if (then.get(field) === now.get(field)) continue;
       const [was, is] = [then.get(field) ?? 'not given', now.get(field) ?? 'not given'];
       throw new Error(

@@ -11,6 +11,8 @@ import type { NibblesByName } from './nibbles.js';
 import { STRAIGHT_THROUGH_BYTES_PER_WEIGHT, StraightThrough } from './straight-through.js';
 import type { MaskTrainingSettings, TrainMethod } from './types.js';
 
+const F32 = 4;
+
 /** Bytes a weight under the mask. Gumbel: six logits a group with gradient and two moments, soft-masked copy. */
 const BYTES_PER_WEIGHT: Readonly<Record<TrainMethod, number>> = {
   ste: STRAIGHT_THROUGH_BYTES_PER_WEIGHT,
@@ -60,7 +62,10 @@ export interface RunShape {
 
 /** Throws one line when the machine can't hold the run, before anything is allocated. */
 export function checkMemory(masked: Model, shape: RunShape, bytesPerWeight: number, activationBytes: number): void {
-  const kept = Math.min(allLayersBytes(masked, shape), activationBytes);
+  const all = allLayersBytes(masked, shape);
+  const { layers, hidden } = masked.config;
+  const residual = layers * shape.batch * shape.seq * hidden * F32;
+  const kept = residual + (all > activationBytes ? all / layers : all);
   const needed = kept + maskedParameters(masked) * bytesPerWeight;
   if (needed <= totalmem()) return;
   const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
