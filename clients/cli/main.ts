@@ -11,6 +11,7 @@ import { addPull } from './commands/pull.js';
 import { addPush } from './commands/push.js';
 import { addRm } from './commands/rm.js';
 import { addRollback } from './commands/rollback.js';
+import { addSensitivity } from './commands/sensitivity.js';
 import { addTasks } from './commands/tasks.js';
 import { addTrain } from './commands/train.js';
 import { addVersions } from './commands/versions.js';
@@ -36,6 +37,7 @@ const COMMANDS = [
   addPrune,
   addPrepare,
   addTrain,
+  addSensitivity,
 ];
 
 async function main(): Promise<number> {
