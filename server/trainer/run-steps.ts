@@ -3,6 +3,15 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { StepReport, Training } from './training.js';
 import type { TrainStep } from './types.js';
 
+export interface SaveOptions {
+  /** Steps between two checkpoints; 0: only when the run is stopped, and at its end. */
+  readonly every: number;
+  /** A checkpoint as well when the last one is older than this. */
+  readonly everySeconds?: number;
+  readonly directory: string;
+  readonly write: (step: number) => void;
+}
+
 /** What a look at held-out text adds to a step's event. */
 export type Look = Pick<TrainStep, 'changed' | 'bitsPerParameter' | 'heldOutPerplexity'>;
 
@@ -16,7 +25,7 @@ export interface StepsOptions {
   /** Steps between looks; 0: only after the last. */
   readonly evaluateEvery: number;
   readonly look: (step: number) => Look;
-  readonly save?: { readonly every: number; readonly directory: string; readonly write: (step: number) => void };
+  readonly save?: SaveOptions;
   readonly signal?: AbortSignal;
 }
 
@@ -44,6 +53,7 @@ export async function* runSteps(options: StepsOptions): AsyncGenerator<TrainStep
   const { steps } = training;
   const started = performance.now();
   const watch = runawayWatch(options.guessing);
+  const isDue = saveClock(save);
   let done = from;
   while (!training.finished) {
     await nextTurn(); // signals, messages and timers have their turn between steps
@@ -56,9 +66,20 @@ export async function* runSteps(options: StepsOptions): AsyncGenerator<TrainStep
     watch(report);
     const looks = done === steps || (evaluateEvery > 0 && done % evaluateEvery === 0);
     const seen = looks ? look(done) : {};
-    if (save && (done === steps || (save.every > 0 && done % save.every === 0))) save.write(done);
+    if (save && (done === steps || isDue(done))) save.write(done);
     yield { ...event(report, options, performance.now() - started), ...seen };
   }
+}
+
+function saveClock(save: SaveOptions | undefined): (step: number) => boolean {
+  const { every = 0, everySeconds = Infinity } = save ?? {};
+  let last = performance.now();
+  return (step) => {
+    const now = performance.now();
+    const due = (every > 0 && step % every === 0) || now - last >= everySeconds * 1000;
+    if (due) last = now;
+    return due;
+  };
 }
 
 function event(report: StepReport, { training, from, tokensPerStep }: StepsOptions, milliseconds: number): TrainStep {

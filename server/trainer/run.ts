@@ -15,7 +15,7 @@ import { byMatrix, gatherNibbles, maskSetOf, nibblesOfSet, type NibblesByName } 
 import { bitsPerParameter, changedShare } from './rate.js';
 import * as setup from './run-learner.js';
 import { oneShotPrior } from './run-prior.js';
-import { runSteps } from './run-steps.js';
+import { runSteps, type SaveOptions, type StepsOptions } from './run-steps.js';
 import { readRunText, type RunText } from './run-text.js';
 import { Training } from './training.js';
 import type { HeldOutRow, TrainEvent, TrainFinished, TrainRequest, TrainStarted } from './types.js';
@@ -24,7 +24,7 @@ export interface RunOptions {
   /** The mask of `request.from`. */
   readonly parent?: MaskSet;
   readonly signal?: AbortSignal;
-  readonly checkpoint?: CheckpointOptions;
+  readonly checkpoint?: CheckpointOptions & Pick<SaveOptions, 'everySeconds'>;
   /** Activations that may be kept; above it layers are recomputed. Same numbers either way. */
   readonly activationBytes?: number;
   /** What happens before the first step: the stage, and how far it is. */
@@ -153,7 +153,7 @@ class MaskRun {
     };
   }
 
-  steps(): Parameters<typeof runSteps>[0] {
+  steps(): StepsOptions {
     const { checkpoint, options, training, from, learner, looks, start } = this;
     const { batch, seq, evaluateEvery } = this.request.settings;
     const { parameters } = learner;
@@ -168,9 +168,7 @@ class MaskRun {
       guessing: Math.log(this.model.config.vocab),
       evaluateEvery,
       look: (step) => looks.look(step, (matrix) => learner.nibbles(matrix)),
-      ...(options.checkpoint
-        ? { save: { every: options.checkpoint.every, directory: options.checkpoint.directory, write } }
-        : {}),
+      ...(options.checkpoint ? { save: { ...options.checkpoint, write } } : {}),
       ...(options.signal ? { signal: options.signal } : {}),
     };
   }
