@@ -6,6 +6,11 @@ export interface AdamWSettings {
   readonly beta1: number;
   readonly beta2: number;
   readonly epsilon: number;
+  /**
+   * Adds this share of the step's root mean square gradient (after clipping) to ε. At 0 every parameter moves at the same rate, noise or not; from about 1 on only
+   * those whose gradient stands out do, whatever the model's gradient scale.
+   */
+  readonly relativeEpsilon?: number;
   readonly weightDecay: number;
   /** Largest joint L2 norm of the gradients; 0: no clipping. */
   readonly clip: number;
@@ -45,14 +50,17 @@ export function adamwStep(
   learningRate: number,
   step: number,
 ): number {
-  let squares = 0;
+  let [squares, total] = [0, 0];
   for (const { name, gradients, count } of parameters) {
     const sum = native.sumOfSquares(gradients, count);
     if (!Number.isFinite(sum)) throw new DivergenceError(step, name);
     squares += sum;
+    total += count;
   }
   const norm = Math.sqrt(squares);
   const gradientScale = settings.clip > 0 ? Math.min(1, settings.clip / (norm + 1e-6)) : 1;
+  const rms = (norm * gradientScale) / Math.sqrt(Math.max(1, total));
+  const epsilon = settings.epsilon + (settings.relativeEpsilon ?? 0) * rms;
   for (const parameter of parameters) {
     native.adamw(
       parameter.values,
@@ -60,7 +68,7 @@ export function adamwStep(
       parameter.firstMoments,
       parameter.secondMoments,
       parameter.count,
-      { ...settings, learningRate, step, gradientScale },
+      { ...settings, epsilon, learningRate, step, gradientScale },
     );
   }
   return norm;
