@@ -1,0 +1,33 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { klThenLm, klWeightAt, parseLossSchedule, totalSteps } from '../../../server/trainer/loss-schedule.js';
+
+test('phases follow each other, each with its share of KL', () => {
+  const phases = parseLossSchedule('kl:2, 0.7:1,mix:1,lm:2');
+  assert.equal(totalSteps(phases), 6);
+  assert.deepEqual(
+    Array.from({ length: 7 }, (_, s) => klWeightAt(phases, s)),
+    [1, 1, 0.7, 0.5, 0, 0, 0],
+  );
+});
+
+test('a single phase may leave its steps to --steps', () => {
+  assert.deepEqual(parseLossSchedule('mix', 30), [{ klWeight: 0.5, steps: 30 }]);
+  assert.deepEqual(parseLossSchedule('kl:30', 30), [{ klWeight: 1, steps: 30 }]);
+});
+
+test('without a schedule KL has five eighths of the steps', () => {
+  assert.deepEqual(klThenLm(160), [
+    { klWeight: 1, steps: 100 },
+    { klWeight: 0, steps: 60 },
+  ]);
+  assert.equal(totalSteps(klThenLm(7)), 7);
+  assert.deepEqual(klThenLm(0), []);
+});
+
+test('what is no schedule is refused', () => {
+  for (const text of ['', 'kl:100,lm', 'ce:5', 'kl:1.5', '1.5:3', 'kl:-2']) {
+    assert.throws(() => parseLossSchedule(text), /^RangeError: expected --loss to be like kl:100,lm:60/, text);
+  }
+  assert.throws(() => parseLossSchedule('kl:100,lm:60', 100), /100 steps together, as --steps says, but they have 160/);
+});
