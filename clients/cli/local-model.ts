@@ -8,7 +8,7 @@ import { encodeMaskSet } from '../../codec/encode.js';
 import { native } from '../../kernels/index.js';
 import { evaluate, tokenStream } from '../../server/engine/evaluate.js';
 import { loadModel, type Model } from '../../server/engine/model.js';
-import { Random } from '../../server/engine/random.js';
+import { Random, shuffled } from '../../server/engine/random.js';
 import type { EvaluateResult, TaskWeights } from '../../server/engine/types.js';
 import { createLoader } from '../../server/store/loader.js';
 import { DENSE_TASK } from '../../server/store/task-name.js';
@@ -117,13 +117,4 @@ function calibrationWindows(model: Model, options: PruneOptions, progress: Progr
     return tokenStream(model, documents, { bos, limit, ...(separator === undefined ? {} : { separator }) });
   });
   return sampleWindows(streams, samples, seq, seed);
-}
-
-function shuffled(documents: readonly string[], random: Random): string[] {
-  const order = [...documents];
-  for (let last = order.length - 1; last > 0; last--) {
-    const other = Math.floor(random.uniform() * (last + 1));
-    [order[last], order[other]] = [order[other] as string, order[last] as string];
-  }
-  return order;
 }

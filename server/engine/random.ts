@@ -26,3 +26,13 @@ export class Random {
     return result;
   }
 }
+
+/** The same values in another order (Fisher–Yates). */
+export function shuffled<T>(values: readonly T[], random: Random): T[] {
+  const order = [...values];
+  for (let last = order.length - 1; last > 0; last--) {
+    const other = Math.floor(random.uniform() * (last + 1));
+    [order[last], order[other]] = [order[other] as T, order[last] as T];
+  }
+  return order;
+}

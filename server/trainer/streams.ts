@@ -1,7 +1,7 @@
 /** Documents → token streams to train on and windows held out: split by document, seeded. Batches are drawn by (seed, step), so that a resumed run sees the same ones. */
 import { tokenStream } from '../engine/evaluate.js';
 import type { Model } from '../engine/model.js';
-import { Random } from '../engine/random.js';
+import { Random, shuffled } from '../engine/random.js';
 
 export interface StreamOptions {
   readonly separator?: number;
@@ -74,13 +74,4 @@ export function requireLength(streams: readonly Int32Array[], names: readonly st
       `expected more than ${tokens} tokens of training text in ${names[i] ?? 'each source'}, but it has ${stream.length}; add text, or lower --seq`,
     );
   });
-}
-
-function shuffled(documents: readonly string[], random: Random): string[] {
-  const order = [...documents];
-  for (let last = order.length - 1; last > 0; last--) {
-    const other = Math.floor(random.uniform() * (last + 1));
-    [order[last], order[other]] = [order[other] as string, order[last] as string];
-  }
-  return order;
 }
