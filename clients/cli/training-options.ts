@@ -1,6 +1,6 @@
 /** The constants of mask learning on the command line: what each does, where the paper (arXiv 2409.17481) defines it, and its default by method. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { DEFAULT_METHOD, maskTrainingDefaults } from '../../server/trainer/defaults.js';
+import { DEFAULT_METHOD, LARGEST_STEP, maskTrainingDefaults } from '../../server/trainer/defaults.js';
 import type { MaskTrainingSettings, PriorMethod, TrainLoss, TrainMethod } from '../../server/trainer/types.js';
 import { integer, number } from './numbers.js';
 import type { TextOptions } from './text-options.js';
@@ -24,7 +24,12 @@ const CONSTANTS: readonly (readonly [
   ['--batch <n>', 'sequences a step', 'batch', integer(1, 65536)],
   ['--seq <n>', 'tokens of a sequence', 'seq', integer(8, 1 << 20)],
   ['--seed <n>', 'batches, split and noise: same seed, same mask', 'seed', integer(0, 2 ** 32 - 1)],
-  ['--travel <n>', "Σ of the steps' learning rates ÷ the prior's margin: how far logits can go", 'travel', POSITIVE],
+  [
+    '--travel <n>',
+    `Σ of the steps' learning rates ÷ the prior's margin: how far logits can go, by at most ${LARGEST_STEP} margins a step`,
+    'travel',
+    POSITIVE,
+  ],
   ['--lr <rate>', 'peak learning rate, in place of --travel (Table 7)', 'learningRate', POSITIVE],
   ['--warmup <steps>', 'steps of linear warm-up', 'warmup', integer(0)],
   ['--floor <share>', 'share of the peak that the cosine ends at', 'floor', number(0, 1)],

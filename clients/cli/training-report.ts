@@ -20,7 +20,7 @@ export class TrainingReport {
 
   constructor(
     private readonly options: ReportOptions,
-    private readonly terminal: Terminal = process.stderr,
+    private readonly terminal: Terminal & { readonly columns?: number } = process.stderr,
   ) {}
 
   show(event: TrainEvent | PrepareEvent): void {
@@ -42,8 +42,9 @@ export class TrainingReport {
     this.drawn = false;
   }
 
+  /** A line that wraps could not be cleared again. */
   private draw(line: string): void {
-    this.terminal.write(CLEAR_LINE + line);
+    this.terminal.write(CLEAR_LINE + line.slice(0, (this.terminal.columns ?? Infinity) - 1));
     this.drawn = true;
   }
 

@@ -10,6 +10,9 @@ const STE_TRAVEL = 16;
 /** A transfer starts from a trained mask and changes about a hundredth of its groups: 150 such steps. */
 const STE_TRANSFER_TRAVEL = 8;
 
+/** Largest peak rate that a travel leads to, as a share of the margin: Adam's first step moves every logit by the rate. */
+export const LARGEST_STEP = 0.2;
+
 const GENERAL_STEPS = 300;
 const TRANSFER_STEPS = 150;
 

@@ -3,6 +3,7 @@ import type { Model } from '../engine/model.js';
 import { totalmem } from 'node:os';
 import { layerBytes } from './activations.js';
 import { Gumbel } from './gumbel.js';
+import { LARGEST_STEP } from './defaults.js';
 import { maskedParameters } from './kept-dense.js';
 import type { Learner } from './learner.js';
 import { KL_WEIGHT } from './loss-schedule.js';
@@ -40,11 +41,14 @@ export function scheduleOf({ steps, warmup, floor }: Schedule): Schedule {
   return { steps, warmup, floor };
 }
 
-/** Peak learning rate: as given, or such that the sum over all steps is `travel` times the prior's margin (gumbel's is α·σ, Eq. 10). */
+/**
+ * Peak learning rate: as given, or such that the sum over all steps is `travel` times the prior's margin (gumbel's is α·σ, Eq. 10), but at most
+ * LARGEST_STEP of the margin: a run of few steps goes less far rather than too fast.
+ */
 export function peakLearningRate(settings: MaskTrainingSettings): number {
   if (settings.learningRate !== undefined) return settings.learningRate;
   const margin = settings.method === 'ste' ? settings.margin : settings.priorStrength * settings.sigma;
-  return (settings.travel * margin) / scheduleSum(scheduleOf(settings));
+  return margin * Math.min(LARGEST_STEP, settings.travel / scheduleSum(scheduleOf(settings)));
 }
 
 export function optimizerOf({ beta1, beta2, epsilon, weightDecay, clip }: AdamWSettings): AdamWSettings {

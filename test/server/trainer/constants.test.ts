@@ -59,6 +59,7 @@ test('straight-through scores set how far they go, and the rate follows from it'
   assert.equal(peakLearningRate({ ...general, learningRate: 0.25 }), 0.25);
   const twice = peakLearningRate({ ...general, travel: 2 * general.travel });
   assert.ok(Math.abs(twice / rate - 2) < 1e-12);
+  assert.equal(peakLearningRate({ ...general, steps: 3 }), 0.2 * general.margin, 'few steps go less far, not too fast');
   const gumbel = { ...maskTrainingDefaults('gumbel', false), learningRate: undefined };
   assert.ok(Math.abs((peakLearningRate(gumbel) * scheduleSum(gumbel)) / (3 * 0.01) - gumbel.travel) < 1e-9);
 });
