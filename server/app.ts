@@ -18,6 +18,8 @@ import { openapiRouter } from './http/openapi.js';
 import type { HttpConfig, Parts } from './http/parts.js';
 import { logRequests } from './http/request-log.js';
 import { tokenizeRouter } from './http/tokenize.js';
+import { trainRouter } from './http/train.js';
+import type { TrainingJobs } from './jobs/types.js';
 import type { Registry, Residency } from './store/types.js';
 
 export interface AppOptions {
@@ -28,6 +30,8 @@ export interface AppOptions {
   readonly log: Logger;
   /** Without: whoever reaches the server is admin. */
   readonly keys?: KeyRing;
+  /** Without: no /v1/train. */
+  readonly training?: TrainingJobs;
   readonly nativeUsage?: () => NativeUsage;
   readonly limits?: Partial<Limits>;
   /** The owner sets `draining` when the server is to stop: from then on new requests are refused. */
@@ -61,6 +65,7 @@ export function createApp(options: AppOptions): Express {
   app.use(masksRouter(parts));
   app.use(tokenizeRouter(parts));
   app.use(evaluateRouter(parts));
+  if (options.training) app.use(trainRouter(parts, options.training));
   app.use(notFound);
   app.use(handleErrors(log));
   return app;

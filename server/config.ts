@@ -1,6 +1,6 @@
 /** Flags and environment → one frozen, checked Config. Every option is a row of OPTIONS: its flag, its variable, its check and its line in --help. */
 import { existsSync, readFileSync, statSync } from 'node:fs';
-import { totalmem } from 'node:os';
+import { availableParallelism, totalmem } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -23,6 +23,10 @@ export interface Config {
   readonly maxQueue: number;
   readonly maxBodyBytes: number;
   readonly maxMaskBytes: number;
+  readonly maxTrainBytes: number;
+  readonly trainThreads: number;
+  /** Jobs that may wait. */
+  readonly trainQueue: number;
   /** Without a keys file whoever reaches the server is admin, and it binds to loopback only. */
   readonly keysFile: string | undefined;
   readonly allowOrigins: readonly string[];
@@ -103,6 +107,19 @@ const OPTIONS = {
   },
   'max-body-bytes': { value: 'BYTES', parse: byteCount, byDefault: '16M', help: 'largest JSON body' },
   'max-mask-bytes': { value: 'BYTES', parse: byteCount, byDefault: '2G', help: 'largest mask upload' },
+  'max-train-bytes': { value: 'BYTES', parse: byteCount, byDefault: '256M', help: 'most text of a training job' },
+  'train-threads': {
+    value: 'N',
+    parse: integer(1, 1024),
+    byDefault: 'half of the cores',
+    help: 'threads of a training job; they give way to those that serve',
+  },
+  'train-queue': {
+    value: 'N',
+    parse: integer(0, 1000),
+    byDefault: '8',
+    help: 'training jobs that may wait before 429 queue_full',
+  },
   keys: { value: 'FILE', parse: file, byDefault: 'none', help: 'JSON file of API keys (see below)' },
   'allow-origin': {
     value: 'URL',
@@ -152,6 +169,9 @@ export function parseConfig(argv: readonly string[], env: Readonly<Record<string
     maxQueue: given('max-queue') ?? 256,
     maxBodyBytes: given('max-body-bytes') ?? 16 * KIB ** 2,
     maxMaskBytes: given('max-mask-bytes') ?? 2 * KIB ** 3,
+    maxTrainBytes: given('max-train-bytes') ?? 256 * KIB ** 2,
+    trainThreads: given('train-threads') ?? Math.max(1, Math.floor(availableParallelism() / 2)),
+    trainQueue: given('train-queue') ?? 8,
     keysFile: given('keys'),
     allowOrigins: Object.freeze(givenAll('allow-origin', flags, env)),
     defaultTask: given('default-task') ?? 'dense',

@@ -1,4 +1,4 @@
-/** A whole server from its configuration: engine → registry → residency → app → listener, and the way back. */
+/** A whole server from its configuration: engine → registry → residency → training jobs → app → listener, and the way back. */
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { native } from '../kernels/index.js';
@@ -10,6 +10,7 @@ import { ServerError } from './errors.js';
 import { loadKeys } from './http/keys.js';
 import { DEFAULT_LIMITS, type Limits } from './http/limits.js';
 import { listen } from './http/listener.js';
+import { openTrainingJobs } from './jobs/training-jobs.js';
 import { openDiskRegistry } from './store/disk-registry.js';
 import { createResidency } from './store/residency.js';
 import { DENSE_TASK } from './store/task-name.js';
@@ -74,6 +75,18 @@ async function open(
   const residency = createResidency({ budgetBytes: config.cacheBytes, model: engine.model, registry });
   opened.push(() => residency.close());
   await checkDefaultTask(config.defaultTask, registry);
+  const training = await openTrainingJobs({
+    directory: join(config.store, engine.model.base, 'jobs'),
+    model: engine.model,
+    registry,
+    maxContext: config.maxContext,
+    threads: config.trainThreads,
+    maxQueue: config.trainQueue,
+    maxBytes: config.maxTrainBytes,
+    maxMaskBytes: config.maxMaskBytes,
+    log: { info: (line) => log.info(line), warn: (line) => log.warn(line) },
+  });
+  opened.push(() => training.close(0));
   const lifecycle = { draining: false };
   const app = createApp({
     engine,
@@ -83,6 +96,7 @@ async function open(
     log,
     lifecycle,
     limits,
+    training,
     nativeUsage: () => native.usage(),
     ...(keys ? { keys } : {}),
   });
@@ -92,7 +106,9 @@ async function open(
     lifecycle.draining = true;
     const drained = listener.drain();
     const deadline = after(deadlineMs);
+    const saved = training.close(deadlineMs);
     await engine.close(deadlineMs);
+    await saved;
     await Promise.race([drained, deadline.passed]);
     deadline.cancel();
     const grace = after(FLUSH_MS);

@@ -33,7 +33,8 @@ export function continueBody(req: Request, res: Response): void {
   if (req.headers.expect?.toLowerCase() === '100-continue') res.writeContinue();
 }
 
-function refuseForeignType(req: Request): void {
+/** Throws ServerError unsupported_media_type. */
+export function refuseForeignType(req: Request): void {
   const type = req.headers['content-type'];
   if (type === undefined || READABLE_TYPE.test(type)) return;
   throw new ServerError('unsupported_media_type', `expected Content-Type application/json but received ${type}`);

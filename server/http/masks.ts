@@ -164,7 +164,7 @@ function setValidators(res: Response, task: string, digest: Digest): void {
   res.set({ ETag: etagOf(digest), 'X-Task': task, 'X-Mask-Digest': digest });
 }
 
-async function currentDigest(registry: Parts['registry'], task: string): Promise<Digest | undefined> {
+export async function currentDigest(registry: Parts['registry'], task: string): Promise<Digest | undefined> {
   return (await findRecord(registry, task))?.digest;
 }
 
@@ -186,7 +186,7 @@ function requireVisible(principal: Principal, task: string): void {
   if (!maySee(principal, task)) throw taskNotFound(task);
 }
 
-function requirePublish(principal: Principal, task: string): void {
+export function requirePublish(principal: Principal, task: string): void {
   if (principal.mayPublish(task)) return;
   throw new ServerError('permission_denied', `this key may not publish ${show(task)}; it needs the scope publish`);
 }

@@ -2,6 +2,7 @@
 import { Counter, Gauge, Histogram, Registry as Series, collectDefaultMetrics } from 'prom-client';
 import { DENSE_TASK } from '../store/task-name.js';
 import type { Engine } from '../engine/types.js';
+import type { TrainingJobs } from '../jobs/types.js';
 import type { Registry, Residency } from '../store/types.js';
 
 const PREFIX = 'maskserve_';
@@ -24,6 +25,7 @@ export interface MetricsSources {
   readonly registry: Registry;
   readonly residency: Residency;
   readonly nativeUsage?: (() => NativeUsage) | undefined;
+  readonly training?: Pick<TrainingJobs, 'stats'> | undefined;
 }
 
 /** What the request path reports; everything else is read from its source when /metrics is asked for. */
@@ -51,6 +53,7 @@ export class Metrics {
     this.observeResidency(sources.residency);
     this.observeTasks(sources.registry, sources.residency);
     if (sources.nativeUsage) this.observeNative(sources.nativeUsage);
+    if (sources.training) this.observeTraining(sources.training);
   }
 
   promptTokens(task: string, count: number): void {
@@ -129,6 +132,18 @@ export class Metrics {
     this.gauge('native_buffers', 'Live native buffers', (set) => set({}, usage().buffers));
     this.gauge('native_bytes', 'Bytes owned by native buffers', (set) => set({}, usage().bytes));
     this.gauge('native_mapped_bytes', 'Bytes of mapped weight files', (set) => set({}, usage().mappedBytes));
+  }
+
+  private observeTraining(training: Pick<TrainingJobs, 'stats'>): void {
+    this.gauge(
+      'train_jobs',
+      'Training jobs, those that are over included while they are remembered',
+      (set) => {
+        for (const [state, count] of Object.entries(training.stats().jobs)) set({ state }, count);
+      },
+      ['state'],
+    );
+    this.mirror('train_tokens_total', 'Tokens trained on', () => training.stats().tokens);
   }
 
   private counter<T extends string>(name: string, help: string, labelNames: T[]): Counter<T> {

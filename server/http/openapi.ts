@@ -7,6 +7,7 @@ import { COMPLETION_SCHEMA } from './completion-schema.js';
 import { methodNotAllowed } from './error-handler.js';
 import { EVALUATE_SCHEMA } from './evaluate.js';
 import { ROLLBACK_SCHEMA } from './masks.js';
+import { TRAIN_SCHEMA } from '../jobs/request.js';
 import { DETOKENIZE_SCHEMA, TOKENIZE_SCHEMA } from './tokenize.js';
 
 type Operation = Readonly<Record<string, unknown>>;
@@ -18,6 +19,7 @@ const X_TASK = {
   description: 'NAME or NAME@sha256:DIGEST; wins over the part of `model` after ":"; "dense" is the unmasked base',
 };
 const TASK_PATH = { name: 'task', in: 'path', required: true, schema: { type: 'string' } };
+const JOB_PATH = { name: 'id', in: 'path', required: true, schema: { type: 'string' } };
 const IF_MATCH = {
   name: 'If-Match',
   in: 'header',
@@ -54,6 +56,7 @@ export const OPENAPI = {
       RollbackRequest: ROLLBACK_SCHEMA,
       TokenizeRequest: TOKENIZE_SCHEMA,
       DetokenizeRequest: DETOKENIZE_SCHEMA,
+      TrainRequest: TRAIN_SCHEMA,
       Error: errorSchema(),
     },
   },
@@ -84,6 +87,25 @@ export const OPENAPI = {
     '/v1/masks/{task}/rollback': {
       parameters: [TASK_PATH],
       post: { ...operation('Back to an earlier version', 'RollbackRequest'), parameters: [IF_MATCH] },
+    },
+    '/v1/train': {
+      get: operation('Training jobs, newest first'),
+      post: {
+        ...operation(
+          "Learn a task's mask from text and publish it; 202 when the job is on stable storage",
+          'TrainRequest',
+        ),
+        parameters: [IF_MATCH, IF_NONE_MATCH],
+      },
+    },
+    '/v1/train/{id}': {
+      parameters: [JOB_PATH],
+      get: operation('A job: its state, its last event, what it published'),
+      delete: operation('Cancel a job; one that is over is forgotten (204)'),
+    },
+    '/v1/train/{id}/events': {
+      parameters: [JOB_PATH],
+      get: operation('Server-sent events: the past in short, then live, until the job is over and data: [DONE]'),
     },
     '/tokenize': { post: operation('Text to token ids', 'TokenizeRequest') },
     '/detokenize': { post: operation('Token ids to text', 'DetokenizeRequest') },

@@ -44,7 +44,7 @@ export function lingerAfterError(req: Request, { linger }: Limits): void {
 }
 
 /** Passes a body on, and fails with request_timeout when a window of time brings too little, or with the reason when the client goes away. */
-function withFloor(req: Request, { uploadWindow, uploadBytes }: Limits): Readable {
+export function withFloor(req: Request, { uploadWindow, uploadBytes }: Limits): Readable {
   let received = 0;
   const meter = new Transform({
     transform(chunk: Buffer, _encoding, done) {

@@ -63,7 +63,7 @@ export async function countForeignTasks(files: FileSystem, directory: string, ba
 }
 
 /** mkdir -p, with an fsync of every folder that got a new entry. */
-async function makeDurably(files: FileSystem, path: string): Promise<void> {
+export async function makeDurably(files: FileSystem, path: string): Promise<void> {
   const topmost = await files.makeDirectory(path);
   if (topmost === undefined) return;
   for (let made = path; made.length >= topmost.length; made = dirname(made)) {

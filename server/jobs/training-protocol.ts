@@ -1,0 +1,36 @@
+/** Messages between the HTTP thread (training-thread.ts) and the thread that trains (training-worker.ts). */
+import type { MaskTrainingSettings, TrainEvent } from '../trainer/types.js';
+
+/** Word 0 of `stop`. */
+export const GO_ON = 0;
+/** Save the state and end. */
+export const SAVE = 1;
+/** End: the state is of no use to anybody. */
+export const DROP = 2;
+
+export interface TrainingOrder {
+  readonly modelDirectory: string;
+  readonly maxContext: number | undefined;
+  readonly threads: number;
+  readonly task: string;
+  readonly from?: string;
+  readonly settings: MaskTrainingSettings;
+  readonly force: boolean;
+  /** The body of the request. */
+  readonly request: string;
+  /** Container of the mask to start from; undefined without `from`. */
+  readonly parent: string | undefined;
+  readonly checkpoint: { readonly directory: string; readonly everySeconds: number };
+  /** (1), shared. */
+  readonly stop: Int32Array;
+}
+
+export type FromTraining =
+  | { readonly type: 'progress'; readonly stage: string; readonly done: number; readonly of: number }
+  | { readonly type: 'event'; readonly event: TrainEvent }
+  | TrainingOutcome;
+
+export type TrainingOutcome =
+  | { readonly type: 'learned'; readonly container: Uint8Array }
+  | { readonly type: 'stopped' }
+  | { readonly type: 'failed'; readonly message: string };

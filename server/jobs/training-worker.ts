@@ -1,0 +1,86 @@
+/**
+ * Worker thread: trains one mask and ends. It loads the model itself, whose mapped pages are shared with the engine, and yields the processor: its threads run at a
+ * lower priority than those that serve.
+ */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { setPriority } from 'node:os';
+import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
+import { decodeMaskSet } from '../../codec/decode.js';
+import { encodeMaskSet } from '../../codec/encode.js';
+import { loadModel, type Model } from '../engine/model.js';
+import { runTraining } from '../trainer/run.js';
+import { TrainingStopped } from '../trainer/run-steps.js';
+import { textOf } from './request.js';
+import { DROP, GO_ON, SAVE, type FromTraining, type TrainingOrder, type TrainingOutcome } from './training-protocol.js';
+
+/** Beside a thread that serves, a thread that trains gets a tenth of a core (nice 10); alone it gets all of it. */
+const NICE = 10;
+
+const port = parentPort as MessagePort;
+const order = workerData as TrainingOrder;
+
+yieldToOthers();
+const outcome = await train();
+send(outcome, outcome.type === 'learned' ? [outcome.container.buffer as ArrayBuffer] : []);
+
+async function train(): Promise<TrainingOutcome> {
+  let model: Model | undefined;
+  try {
+    const { modelDirectory, threads, maxContext } = order;
+    model = loadModel(modelDirectory, { threads, ...(maxContext === undefined ? {} : { maxContext }) });
+    return { type: 'learned', container: await learn(model) };
+  } catch (error) {
+    if (error instanceof Dropped || error instanceof TrainingStopped) return { type: 'stopped' };
+    return { type: 'failed', message: error instanceof Error ? error.message : String(error) };
+  } finally {
+    model?.dispose();
+  }
+}
+
+/** Container bytes. Throws Dropped, TrainingStopped, or what the trainer says. */
+async function learn(model: Model): Promise<Uint8Array> {
+  const { task, from, settings, force, parent } = order;
+  const { directory, everySeconds } = order.checkpoint;
+  const stopper = new AbortController();
+  const request = { task, ...(from === undefined ? {} : { from }), ...readText(), settings, force };
+  const events = runTraining(model, request, {
+    ...(parent === undefined ? {} : { parent: decodeMaskSet(readFileSync(parent), { expectBase: model.info.base }) }),
+    signal: stopper.signal,
+    checkpoint: { directory, every: 0, everySeconds, resume: isSaved(directory) },
+    onProgress: (stage, done, of) => {
+      // before the first step there is nothing to save
+      if (stopWord() !== GO_ON) throw new Dropped();
+      send({ type: 'progress', stage, done, of });
+    },
+  });
+  let next = await events.next();
+  for (; !next.done; next = await events.next()) {
+    send({ type: 'event', event: next.value });
+    if (stopWord() === DROP) await events.throw(new Dropped());
+    if (stopWord() === SAVE) stopper.abort();
+  }
+  return encodeMaskSet(next.value);
+}
+
+function readText(): ReturnType<typeof textOf> {
+  return textOf(JSON.parse(readFileSync(order.request, 'utf8')));
+}
+
+function isSaved(directory: string): boolean {
+  return existsSync(directory) && readdirSync(directory).some((name) => name.endsWith('.safetensors'));
+}
+
+function stopWord(): number {
+  return Atomics.load(order.stop, 0);
+}
+
+function send(message: FromTraining, transfer: readonly ArrayBuffer[] = []): void {
+  port.postMessage(message, [...transfer]);
+}
+
+/** On Linux a priority belongs to a thread, and threads that it starts (the kernels' pool) inherit it; elsewhere it would slow the whole process. */
+function yieldToOthers(): void {
+  if (process.platform === 'linux') setPriority(NICE);
+}
+
+class Dropped extends Error {}
