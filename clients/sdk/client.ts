@@ -2,6 +2,7 @@
 import { answered, Connection, readJson, type ConnectionOptions } from './connection.js';
 import { Masks } from './masks.js';
 import { readEvents } from './stream.js';
+import { Training } from './training.js';
 import type {
   Answered,
   CallOptions,
@@ -26,11 +27,13 @@ import type {
  */
 export class MaskServe {
   readonly masks: Masks;
+  readonly training: Training;
   private readonly connection: Connection;
 
   constructor(options: ConnectionOptions) {
     this.connection = new Connection(options);
     this.masks = new Masks(this.connection);
+    this.training = new Training(this.connection);
   }
 
   /** One answer, whole. */

@@ -3,4 +3,6 @@ export { MaskServe } from './client.js';
 export type { ConnectionOptions } from './connection.js';
 export { MaskServeError } from './errors.js';
 export type { Masks } from './masks.js';
+export type { Training } from './training.js';
+export type * from './training-types.js';
 export type * from './types.js';

@@ -36,7 +36,7 @@ const KEPT_JOBS = 50;
 const CRASH_LIMIT = 3;
 /** Work that a kill may cost. */
 const CHECKPOINT_SECONDS = 30;
-const RETRY_AFTER_SECONDS = 30;
+const RETRY_AFTER_SECONDS = 5;
 
 export interface TrainingJobsOptions {
   /** Made where it is missing; whoever calls holds the lock of the store that it lies in. */

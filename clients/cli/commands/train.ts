@@ -8,14 +8,23 @@ import { curlLine } from '../connection.js';
 import { UsageError } from '../failure.js';
 import type { GlobalOptions } from '../global-options.js';
 import { checkWritable, writeNewFile } from '../new-file.js';
-import { formatCount, printFields, printJson, printLine, printTable } from '../output.js';
+import { formatCount, printFields, printJson, printLine } from '../output.js';
 import { addRunControl, checkpointDirectory, reportedRun, resumeCommand, type RunControl } from '../reported-run.js';
+import {
+  addServerTraining,
+  isAboutJobs,
+  manageJobs,
+  refuseLocalOptions,
+  trainOnServer,
+  type ServerTrainingOptions,
+} from '../server-training.js';
 import { addTextOptions, type TextOptions } from '../text-options.js';
 import { addMaskTrainingOptions, type GivenConstants, maskTrainingSettings } from '../training-options.js';
-import { duration, percent, relative } from '../training-report.js';
+import { duration } from '../training-report.js';
+import { printResult } from '../training-result.js';
 
-interface TrainOptions extends TextOptions, GivenConstants, RunControl {
-  readonly task: string;
+interface TrainOptions extends TextOptions, GivenConstants, RunControl, ServerTrainingOptions {
+  readonly task?: string;
   readonly method: TrainMethod;
   readonly from?: string;
   readonly data: readonly string[];
@@ -24,7 +33,9 @@ interface TrainOptions extends TextOptions, GivenConstants, RunControl {
   readonly out?: string;
 }
 
-type Options = TrainOptions & GlobalOptions;
+type GivenOptions = TrainOptions & GlobalOptions;
+/** Of a run, wherever it runs. */
+type Options = GivenOptions & { readonly task: string };
 
 export function addTrain(program: Command): void {
   const command = program
@@ -34,29 +45,35 @@ export function addTrain(program: Command): void {
       'Learn which two of every four weights a task keeps, on frozen weights (MaskLLM, arXiv 2409.17481). ' +
         'A twentieth of the documents is held out; the mask that scores best on it is the result.',
     )
-    .requiredOption('--task <name>', 'the name that clients will ask for', taskName)
-    .requiredOption(
+    .option('--task <name>', 'the name that clients will ask for', taskName)
+    .option(
       '--data <glob...>',
       'text: files, folders or globs of plain text, .jsonl with {"text": …} lines, or .gz; each is sampled alike',
+      [],
     )
     .option(
       '--from <task>',
-      'transfer: start from this mask (a file, or a task that comes with the model) and be stored as its child',
+      'transfer: start from the mask of this task (with --local: a file, or a task that comes with the model) and be stored as its child',
     )
     .option('--guard <glob...>', 'text of other domains, looked at and reported, never trained on', [])
-    .option('--local', 'train in this process')
+    .option('--local', 'train in this process; otherwise the server trains, and publishes')
     .option('-o, --out <file>', 'with --local: write the mask to this file');
+  addServerTraining(command);
   addRunControl(command, 'the mask');
   addMaskTrainingOptions(command);
   addTextOptions(command)
     .addHelpText('after', EXAMPLES)
     .action(async (_options: object, command: Command) => {
-      await train(command.optsWithGlobals<Options>());
+      const options = command.optsWithGlobals<GivenOptions>();
+      if (isAboutJobs(options)) await manageJobs(options);
+      else await train(requireText(options), command);
     });
 }
 
 const EXAMPLES = `
 Examples:
+  $ maskctl train --task c --from general --data '/usr/include/**/*.h' --steps 100
+  $ maskctl train --list
   $ maskctl train --task docs --data 'docs/**/*.md' --local --out docs.mask
   $ maskctl train --task french --from general --data french.jsonl --guard english.jsonl --local --out french.mask
   $ maskctl train --task c --from general --data '/usr/include/**/*.h' --steps 100 --local --out c.mask --json
@@ -67,7 +84,11 @@ function taskName(task: string): string {
   return task;
 }
 
-async function train(options: Options): Promise<void> {
+async function train(options: Options, command: Command): Promise<void> {
+  if (!options.local) {
+    refuseLocalOptions(command);
+    return trainOnServer(await readRequest(options), options);
+  }
   const out = await outputFile(options);
   const request = await readRequest(options);
   const { trainLocally, removeCheckpoint } = await import('../local-training.js');
@@ -81,11 +102,19 @@ async function train(options: Options): Promise<void> {
   show(container, finished, out, options);
 }
 
+/** A run needs a name and text; looking after jobs does not. */
+function requireText(options: GivenOptions): Options {
+  const { task, data } = options;
+  if (task === undefined) throw new UsageError("required option '--task <name>' not specified");
+  if (data.length === 0) throw new UsageError("required option '--data <glob...>' not specified");
+  return { ...options, task };
+}
+
 /** All that can be refused before the model is loaded. */
-async function outputFile({ local, out }: Options): Promise<string> {
-  if (!local || out === undefined) {
+async function outputFile({ out }: Options): Promise<string> {
+  if (out === undefined) {
     throw new UsageError(
-      'expected --local and --out FILE: this training runs in the command itself and writes a mask file, which "maskctl push" publishes',
+      'expected --out FILE beside --local: this training runs in the command itself and writes a mask file, which "maskctl push" publishes',
     );
   }
   await checkWritable(out);
@@ -131,21 +160,4 @@ function show(container: Uint8Array, finished: TrainFinished, out: string, optio
     ['took', duration(finished.seconds)],
   ]);
   printLine(`try it:\n  maskctl push ${options.task} ${out}\n  ${curlLine(options, options.task)}`);
-}
-
-/** Perplexity on held-out text: dense, prior, this mask. */
-function printResult({ heldOut, changed, bitsPerParameter, step }: TrainFinished): void {
-  printLine('');
-  printTable(
-    ['HELD-OUT TEXT', 'DENSE', 'PRIOR', 'THIS MASK', ''],
-    heldOut.map(({ source, guard, dense, prior, mask }) => [
-      guard ? `${source} (guard)` : source,
-      ...[dense, prior, mask].map((perplexity) => perplexity.toFixed(2)),
-      relative(mask, prior),
-    ]),
-    ['DENSE', 'PRIOR', 'THIS MASK', ''],
-  );
-  printLine(
-    `${percent(changed)} of the groups changed, ${bitsPerParameter.toFixed(4)} bit per parameter given the prior (mask of step ${step})`,
-  );
 }

@@ -210,8 +210,8 @@ test('what can not be run is refused with one line that says what to do', async 
   writeFileSync(join(binary, 'a.bin'), Buffer.from([0, 1, 2]));
   const local = ['train', '--task', 'x', '--data', TEXT, '--local', '--out', file('never.mask')];
   const cases: [string[], number, RegExp][] = [
-    [['train', '--task', 'x', '--data', TEXT], 2, /expected --local and --out FILE/],
-    [['train', '--task', 'x', '--data', TEXT, '--local'], 2, /expected --local and --out FILE/],
+    [['train', '--task', 'x', '--data', TEXT, '--out', file('never.mask')], 2, /expected --local beside --out/],
+    [['train', '--task', 'x', '--data', TEXT, '--local'], 2, /expected --out FILE beside --local/],
     [
       ['train', '--data', TEXT, '--local', '--out', file('never.mask')],
       2,
