@@ -16,6 +16,12 @@ export const LARGEST_STEP = 0.2;
 const GENERAL_STEPS = 300;
 const TRANSFER_STEPS = 150;
 
+/**
+ * Adam's ε is what holds back groups whose gradient is noise: those are around 1e-5 on models/tiny. A french transfer of 150 steps changes 1.2% of the groups with it (17.8 on french, english
+ * −0.4%) and 13.7% with 1e-8 (16.6, but german +24%).
+ */
+const STE_EPSILON = 1e-5;
+
 /** What both methods share. */
 const SHARED = {
   batch: 16,
@@ -44,7 +50,7 @@ export function maskTrainingDefaults(method: TrainMethod, transfer: boolean): Ma
   const travel = transfer ? STE_TRANSFER_TRAVEL : STE_TRAVEL;
   const shared = { ...SHARED, method, steps, travel, prior: 'sparsegpt' } as const;
   if (method === 'gumbel') return { ...shared, loss: 'lm', learningRate: 5e-4, epsilon: 1e-5, weightDecay: 0.1 };
-  return { ...shared, loss: transfer ? 'mix' : 'kl', epsilon: 1e-8, weightDecay: 0 };
+  return { ...shared, loss: transfer ? 'mix' : 'kl', epsilon: STE_EPSILON, weightDecay: 0 };
 }
 
 /** One-shot pruning that a run starts from: windows drawn from its training text, and SparseGPT's dampening. */

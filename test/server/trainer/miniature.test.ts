@@ -61,6 +61,8 @@ const tensors = new TensorFile(join(FOLDER, 'steps.safetensors'));
 const STEPS = expected.rows.length;
 const GUMBEL = expected.gumbel;
 const PATTERNS = 6;
+/** Adam's ε of the stored steps. */
+const EPSILON: Readonly<Record<TrainMethod, number>> = { ste: 1e-8, gumbel: 1e-5 };
 /** The matrix whose last logits are stored. */
 const FOLLOWED = 'model.layers.0.self_attn.k_proj.weight';
 
@@ -155,7 +157,7 @@ interface Outcome {
   readonly mask: Patterns;
 }
 
-/** Runs the trainer's loop over the stored batches with the method's default optimizer and schedule, and frees the learner. */
+/** Runs the trainer's loop over the stored batches with the method's default optimizer but for ε, and its default schedule, and frees the learner. */
 function learn(
   model: Model,
   precision: Precision,
@@ -165,7 +167,7 @@ function learn(
   learningRate: number,
 ): Outcome {
   native.setPrecision(precision);
-  const defaults = { ...maskTrainingDefaults(method, false), steps: STEPS };
+  const defaults = { ...maskTrainingDefaults(method, false), steps: STEPS, epsilon: EPSILON[method] };
   const training = new Training(model, learner, inOrder(expected.rows), {
     batch: expected.batch,
     tokens: expected.tokens,

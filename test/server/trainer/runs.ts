@@ -23,7 +23,7 @@ export const DOCUMENTS: readonly string[] = Array.from({ length: 40 }, (_, i) =>
   }).join(''),
 );
 
-/** Magnitude prior, high rate, no long warm-up: enough to move a mask in ten steps. */
+/** Magnitude prior, high rate, small ε, no long warm-up: enough to move a mask in ten steps. */
 export function settings(given: Partial<MaskTrainingSettings> = {}): MaskTrainingSettings {
   const method: TrainMethod = given.method ?? 'ste';
   return {
@@ -35,6 +35,7 @@ export function settings(given: Partial<MaskTrainingSettings> = {}): MaskTrainin
     seq: 64,
     warmup: 1,
     learningRate: 3e-3,
+    epsilon: 1e-8,
     evaluateEvery: 0,
     evaluateWindows: 2,
     ...given,
