@@ -5,7 +5,22 @@ import { test } from 'node:test';
 import { promisify } from 'node:util';
 import { MAIN, maskctl } from './maskctl.js';
 
-const COMMANDS = ['complete', 'tasks', 'push', 'pull', 'rm', 'versions', 'rollback', 'inspect', 'eval', 'prune'];
+const COMMANDS = [
+  'complete',
+  'tasks',
+  'push',
+  'pull',
+  'rm',
+  'versions',
+  'rollback',
+  'inspect',
+  'eval',
+  'prune',
+  'diff',
+  'train',
+  'prepare',
+  'sensitivity',
+];
 
 test('--help names every command, and each --help has its examples and the options of all', async () => {
   const { code, stdout } = await maskctl(['--help']);
