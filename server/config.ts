@@ -27,6 +27,7 @@ export interface Config {
   readonly trainThreads: number;
   /** Jobs that may wait. */
   readonly trainQueue: number;
+  readonly trainCheckpointSeconds: number;
   /** Without a keys file whoever reaches the server is admin, and it binds to loopback only. */
   readonly keysFile: string | undefined;
   readonly allowOrigins: readonly string[];
@@ -120,6 +121,12 @@ const OPTIONS = {
     byDefault: '8',
     help: 'training jobs that may wait before 429 queue_full',
   },
+  'train-checkpoint': {
+    value: 'SECONDS',
+    parse: integer(0, 86400),
+    byDefault: '30',
+    help: 'work of a training job that a crash may cost; 0: save every step',
+  },
   keys: { value: 'FILE', parse: file, byDefault: 'none', help: 'JSON file of API keys (see below)' },
   'allow-origin': {
     value: 'URL',
@@ -172,6 +179,7 @@ export function parseConfig(argv: readonly string[], env: Readonly<Record<string
     maxTrainBytes: given('max-train-bytes') ?? 256 * KIB ** 2,
     trainThreads: given('train-threads') ?? Math.max(1, Math.floor(availableParallelism() / 2)),
     trainQueue: given('train-queue') ?? 8,
+    trainCheckpointSeconds: given('train-checkpoint') ?? 30,
     keysFile: given('keys'),
     allowOrigins: Object.freeze(givenAll('allow-origin', flags, env)),
     defaultTask: given('default-task') ?? 'dense',

@@ -82,6 +82,7 @@ async function open(
     maxContext: config.maxContext,
     threads: config.trainThreads,
     maxQueue: config.trainQueue,
+    checkpointSeconds: config.trainCheckpointSeconds,
     maxBytes: config.maxTrainBytes,
     maxMaskBytes: config.maxMaskBytes,
     log: { info: (line) => log.info(line), warn: (line) => log.warn(line) },

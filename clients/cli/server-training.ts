@@ -50,14 +50,16 @@ export async function manageJobs(options: ServerTrainingOptions): Promise<void> 
 /** Posts a job and shows it to its end. */
 export async function trainOnServer(request: TrainRequest, options: ServerTrainingOptions): Promise<void> {
   const client = connect(options);
-  const sources = sampled(request.sources, request.settings);
+  const { settings } = request;
+  const sources = sampled(request.sources, settings);
+  const guards = sampled(request.guards, { ...settings, steps: 0 });
   const [sent, all] = [charactersOf(sources), charactersOf(request.sources)];
   if (sent < all) {
     process.stderr.write(
       `sending ${megabytes(sent)} of ${megabytes(all)} of text, drawn at random: what the run can use\n`,
     );
   }
-  const job = await withProgress('sending text', () => client.training.start({ ...request, sources }));
+  const job = await withProgress('sending text', () => client.training.start({ ...request, sources, guards }));
   await follow(client, job, options);
 }
 

@@ -16,6 +16,8 @@ export interface Principal {
   readonly admin: boolean;
   /** May read /metrics. */
   readonly metrics: boolean;
+  /** May publish some task. */
+  readonly publishes: boolean;
   mayInfer(task: string): boolean;
   mayPublish(task: string): boolean;
 }
@@ -116,6 +118,7 @@ function principalFrom(name: string, scopes: readonly string[]): Principal {
     name,
     admin,
     metrics: admin || granted.has('metrics'),
+    publishes: admin || scopes.some((scope) => scope.startsWith('publish')),
     mayInfer: (task) => may('infer', task),
     mayPublish: (task) => may('publish', task),
   };

@@ -47,6 +47,7 @@ function list(res: Response, jobs: TrainingJobs): void {
 async function post(req: Request, res: Response, parts: Parts, jobs: TrainingJobs): Promise<void> {
   let body: Readable | undefined;
   try {
+    if (!principalOf(res).publishes) throw mayNotTrain();
     body = openBody(req, res, parts, jobs.maxBytes);
     const request = await jobs.receive(body);
     try {
@@ -70,6 +71,14 @@ async function post(req: Request, res: Response, parts: Parts, jobs: TrainingJob
   } finally {
     body?.destroy();
   }
+}
+
+/** Which task it would be is in the body, which is not read for a key that may publish none. */
+function mayNotTrain(): ServerError {
+  return new ServerError(
+    'permission_denied',
+    'this key may not train; it needs the scope publish, of the task to be learned at least',
+  );
 }
 
 /** JSON, plain or gzipped, as a stream. Throws before a byte is read. */
@@ -121,6 +130,7 @@ async function parentOf(
 /** Ends with the job. A client that lost its connection asks again and gets the summary. */
 async function events(req: Request, res: Response, parts: Parts, jobs: TrainingJobs): Promise<void> {
   const { id } = visibleJob(req, res, jobs);
+  if (req.method === 'HEAD') return void res.type('text/event-stream').end();
   const gone = new AbortController();
   res.once('close', () => gone.abort(new ClientGone()));
   const stream = new EventStream(res, parts.limits);

@@ -66,14 +66,14 @@ export class JobFiles {
     return { request: join(folder, REQUEST), parent: join(folder, PARENT), checkpoint: join(folder, CHECKPOINT) };
   }
 
-  /** Streams bytes into a temporary file. `tooLarge` is what is thrown beyond `maxBytes`. */
-  async receive(bytes: Readable, maxBytes: number, tooLarge: () => ServerError): Promise<TemporaryFile> {
+  /** Streams bytes into a temporary file. Throws body_too_large, disk_full, store_failed or the stream's own error; nothing is left then, and the stream stays open. */
+  async receive(bytes: Readable, maxBytes: number): Promise<TemporaryFile> {
     const file = await this.storage.createTemporary();
     try {
       let length = 0;
       for await (const chunk of bytes.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>) {
         length += chunk.length;
-        if (length > maxBytes) throw tooLarge();
+        if (length > maxBytes) throw tooLarge(maxBytes);
         await file.write(chunk);
       }
       await file.finish();
@@ -160,6 +160,13 @@ export class JobFiles {
       this.log.warn(`could not delete ${path}: ${String(error)}`),
     );
   }
+}
+
+function tooLarge(bytes: number): ServerError {
+  return new ServerError(
+    'body_too_large',
+    `expected a body of at most ${bytes} bytes but more came; send less text, or start the server with a larger --max-train-bytes`,
+  );
 }
 
 function format(record: JobRecord): string {

@@ -4,20 +4,18 @@
  */
 import { randomBytes } from 'node:crypto';
 import type { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Digest } from '../../codec/mask-set.js';
-import { fromWire } from '../engine/protocol.js';
 import type { ModelInfo } from '../engine/types.js';
 import { ServerError } from '../errors.js';
 import type { TemporaryFile } from '../store/stable-storage.js';
 import type { Registry, StoreLog } from '../store/types.js';
-import { WorkerCalls } from '../store/worker-calls.js';
 import type { TrainEvent } from '../trainer/types.js';
 import { Job } from './job.js';
 import { JobFiles } from './job-files.js';
 import { NO_PROGRESS } from './progress.js';
 import { LostToPrior, publishLearned } from './publish.js';
-import type { ModelLimits } from './request.js';
-import type { CheckCall, CheckReply } from './request-worker.js';
+import { RequestIntake } from './request-intake.js';
 import { startTraining, type TrainingThread } from './training-thread.js';
 import type { TrainingOutcome } from './training-protocol.js';
 import {
@@ -34,9 +32,8 @@ import {
 const KEPT_JOBS = 50;
 /** A job during which the process ended this often, and that got no further, is not tried again: it may be the reason. */
 const CRASH_LIMIT = 3;
-/** Work that a kill may cost. */
-const CHECKPOINT_SECONDS = 30;
 const RETRY_AFTER_SECONDS = 5;
+const POLL_MS = 10;
 
 export interface TrainingJobsOptions {
   /** Made where it is missing; whoever calls holds the lock of the store that it lies in. */
@@ -50,8 +47,9 @@ export interface TrainingJobsOptions {
   readonly maxBytes: number;
   /** Largest container to publish. */
   readonly maxMaskBytes: number;
+  /** Between two checkpoints: work that a kill may cost. */
+  readonly checkpointSeconds: number;
   readonly log: StoreLog;
-  readonly checkpointSeconds?: number;
 }
 
 /** Reads back what is on disk and goes on with it. Throws one line if the directory can't be used. */
@@ -74,16 +72,10 @@ interface Running {
   readonly ended: Promise<void>;
 }
 
-/** What `receive` hands out, as `post` knows it. */
-interface Received extends ReceivedRequest {
-  readonly file: TemporaryFile;
-}
-
 class JobQueue implements TrainingJobs {
   /** In the order in which they were posted. */
   private readonly jobs = new Map<string, Job>();
-  private readonly received = new WeakSet<ReceivedRequest>();
-  private readonly checks: WorkerCalls<CheckCall, CheckReply>;
+  private readonly intake: RequestIntake;
   /** Bodies on their way: each has a place in the queue. */
   private arriving = 0;
   private running: Running | undefined;
@@ -98,9 +90,7 @@ class JobQueue implements TrainingJobs {
     private readonly files: JobFiles,
     records: readonly JobRecord[],
   ) {
-    const { contextLength, vocabularySize } = options.model;
-    const limits: ModelLimits = { contextLength, vocabularySize };
-    this.checks = new WorkerCalls('request checker', new URL('./request-worker.js', import.meta.url), limits);
+    this.intake = new RequestIntake(files, options.maxBytes, options.model);
     for (const record of records) this.add(record);
   }
 
@@ -122,17 +112,7 @@ class JobQueue implements TrainingJobs {
     this.admit();
     this.arriving++;
     try {
-      const file = await this.files.receive(body, this.maxBytes, () => tooLarge(this.maxBytes));
-      try {
-        const reply = await this.checks.call({ path: file.path });
-        if ('refused' in reply) throw fromWire(reply.refused);
-        const request: Received = { order: reply.order, file, drop: () => file.drop() };
-        this.received.add(request);
-        return request;
-      } catch (error) {
-        await file.drop();
-        throw error;
-      }
+      return await this.intake.receive(body);
     } finally {
       this.arriving--;
     }
@@ -142,7 +122,7 @@ class JobQueue implements TrainingJobs {
     request: ReceivedRequest,
     { parent, precondition }: { readonly parent?: Digest; readonly precondition?: JobRecord['precondition'] },
   ): Promise<JobView> {
-    if (!this.isReceived(request)) throw new Error('expected a request of receive()');
+    const body = this.intake.fileOf(request);
     this.admit();
     this.arriving++;
     let mask: TemporaryFile | undefined;
@@ -159,7 +139,7 @@ class JobQueue implements TrainingJobs {
         crashes: 0,
         progress: NO_PROGRESS,
       };
-      await this.files.create(record, request.file, mask);
+      await this.files.create(record, body, mask);
       const job = this.add(record);
       this.next();
       return job.view;
@@ -221,8 +201,9 @@ class JobQueue implements TrainingJobs {
       await running.ended;
       clearTimeout(timer);
     }
-    await this.checks.close();
     for (const job of this.jobs.values()) await job.idle();
+    // what is on its way is acknowledged or refused before the folder is closed
+    for (const deadline = Date.now() + deadlineMs; this.arriving > 0 && Date.now() < deadline;) await sleep(POLL_MS);
     await this.files.close();
   }
 
@@ -252,7 +233,7 @@ class JobQueue implements TrainingJobs {
         force: record.order.force,
         request: paths.request,
         parent: record.parent === undefined ? undefined : paths.parent,
-        checkpoint: { directory: paths.checkpoint, everySeconds: checkpointSeconds ?? CHECKPOINT_SECONDS },
+        checkpoint: { directory: paths.checkpoint, everySeconds: checkpointSeconds },
       },
       (message) => {
         if (message.type === 'progress') job.tell(message);
@@ -264,6 +245,7 @@ class JobQueue implements TrainingJobs {
   }
 
   private async follow(job: Job, thread: TrainingThread): Promise<void> {
+    this.options.log.info(`training job ${job.id} of task "${job.record.order.task}" starts`);
     await job.note({ state: 'running', startedAt: job.record.startedAt ?? Date.now() });
     const outcome = await thread.outcome;
     await this.settle(job, outcome);
@@ -302,6 +284,9 @@ class JobQueue implements TrainingJobs {
       const { registry, maxMaskBytes } = this.options;
       const result = await publishLearned(registry, job.record, container, maxMaskBytes);
       await job.note({ state: 'finished', endedAt: Date.now(), result });
+      this.options.log.info(
+        `training job ${job.id} published task "${job.record.order.task}" as sha256:${result.digest}`,
+      );
     } catch (error) {
       const code = error instanceof ServerError || error instanceof LostToPrior ? error.code : 'publish_failed';
       // nothing is lost: the checkpoint is at the last step, and the next start publishes again
@@ -347,7 +332,7 @@ class JobQueue implements TrainingJobs {
 
   private async copyMask(digest: Digest): Promise<TemporaryFile> {
     const { stream } = await this.options.registry.read(digest);
-    return this.files.receive(stream, Infinity, () => tooLarge(Infinity));
+    return this.files.receive(stream, Infinity);
   }
 
   /** Throws queue_full or shutting_down. */
@@ -382,20 +367,12 @@ class JobQueue implements TrainingJobs {
     if (job) return job;
     throw jobNotFound(id);
   }
-
-  private isReceived(request: ReceivedRequest): request is Received {
-    return this.received.has(request);
-  }
 }
 
 export function jobNotFound(id: string): ServerError {
   return new ServerError('job_not_found', `no training job "${id.slice(0, 80)}"; GET /v1/train lists them`, {
     param: 'id',
   });
-}
-
-function tooLarge(bytes: number): ServerError {
-  return new ServerError('body_too_large', `expected a body of at most ${bytes} bytes; see --max-train-bytes`);
 }
 
 function shuttingDown(): ServerError {

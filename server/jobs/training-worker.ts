@@ -16,6 +16,9 @@ import { DROP, GO_ON, SAVE, type FromTraining, type TrainingOrder, type Training
 /** Beside a thread that serves, a thread that trains gets a tenth of a core (nice 10); alone it gets all of it. */
 const NICE = 10;
 
+/** Nobody wants the result, or nothing is there to be saved. */
+class Dropped extends Error {}
+
 const port = parentPort as MessagePort;
 const order = workerData as TrainingOrder;
 
@@ -82,5 +85,3 @@ function send(message: FromTraining, transfer: readonly ArrayBuffer[] = []): voi
 function yieldToOthers(): void {
   if (process.platform === 'linux') setPriority(NICE);
 }
-
-class Dropped extends Error {}
