@@ -12,6 +12,9 @@ export interface EffectiveWeight {
 
 export type WeightsOf = (matrix: DenseMatrix) => EffectiveWeight;
 
+/** Every matrix as it is. */
+export const denseWeights: WeightsOf = ({ weight }) => ({ weight, type: 'bf16' });
+
 /** Receives ∂loss/∂W (rows, cols) f32 of a matrix; the buffer is reused afterwards. */
 export type GradientSink = (matrix: DenseMatrix, dw: Handle) => void;
 

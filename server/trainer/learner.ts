@@ -18,3 +18,6 @@ export interface Learner {
   nibbles(matrix: DenseMatrix): Uint8Array;
   dispose(): void;
 }
+
+/** A learner of weights under no mask. */
+export type WeightLearner = Omit<Learner, 'nibbles'>;

@@ -5,6 +5,7 @@
 import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
 import type { Model } from '../engine/model.js';
 import { ropeTables } from '../engine/rope.js';
+import type { ModelWeights } from '../engine/weights.js';
 import {
   allocateLayer,
   allocateScratch,
@@ -14,7 +15,14 @@ import {
   type LayerActivations,
   type Scratch,
 } from './activations.js';
-import { layerBackward, layerForward, type GradientSink, type LayerContext, type WeightsOf } from './layer-pass.js';
+import {
+  denseWeights,
+  layerBackward,
+  layerForward,
+  type GradientSink,
+  type LayerContext,
+  type WeightsOf,
+} from './layer-pass.js';
 
 const F32 = 4;
 /** Logits that are in memory at once, for the student and as much again for the teacher. */
@@ -49,6 +57,8 @@ export class TrainingPass {
   private readonly teacherLogits: Handle;
   private readonly logitRows: number;
   private readonly rows: number;
+  /** (V, D) bf16 of the teacher seen last. */
+  private teacherHead: Handle = NO_BUFFER;
 
   constructor(
     private readonly model: Model,
@@ -78,17 +88,21 @@ export class TrainingPass {
     return this.buffers.bytes;
   }
 
-  /** Runs the teacher (any weights of this shape) over `ids` and keeps its last hidden states for `step`. */
-  teach(ids: Int32Array, weightsOf: WeightsOf): void {
-    this.forward(ids, weightsOf);
-    this.finalNorm(this.teacherHidden);
+  /**
+   * Runs the teacher, any model of this shape with its own embedding, norms and head, over `ids` and keeps its last hidden states for `step`; its weights must
+   * live until then.
+   */
+  teach(ids: Int32Array, teacher: ModelWeights): void {
+    this.forward(ids, teacher, denseWeights);
+    this.finalNorm(this.teacherHidden, teacher);
+    this.teacherHead = teacher.head;
   }
 
   /** Loss of `ids` (rows) → `targets` (rows), gradients to `sink`. klWeight 0: LM only; 1: KL to what `teach` saw last. */
   step(ids: Int32Array, targets: Int32Array, klWeight: number, weightsOf: WeightsOf, sink: GradientSink): Losses {
     const { config, weights } = this.model;
-    this.forward(ids, weightsOf);
-    this.finalNorm(this.hidden);
+    this.forward(ids, weights, weightsOf);
+    this.finalNorm(this.hidden, weights);
     const losses = this.headBackward(targets, klWeight);
     const last = this.inputs[config.layers] as Handle;
     native.zero(this.scratch.d);
@@ -110,25 +124,25 @@ export class TrainingPass {
     this.buffers.dispose();
   }
 
-  private forward(ids: Int32Array, weightsOf: WeightsOf): void {
-    const { config, weights } = this.model;
+  private forward(ids: Int32Array, weights: ModelWeights, weightsOf: WeightsOf): void {
+    const { config } = this.model;
     native.embed(this.inputs[0] as Handle, weights.embedding, ids, config.vocab, config.hidden);
     for (let index = 0; index < config.layers; index++) {
       const [x, out] = [this.inputs[index] as Handle, this.inputs[index + 1] as Handle];
-      layerForward(this.context(index), out, x, this.kept[index] as LayerActivations, weightsOf);
+      layerForward(this.context(index, weights), out, x, this.kept[index] as LayerActivations, weightsOf);
     }
   }
 
   private backward(index: number, weightsOf: WeightsOf, sink: GradientSink): void {
-    const context = this.context(index);
+    const context = this.context(index, this.model.weights);
     const [x, kept] = [this.inputs[index] as Handle, this.kept[index] as LayerActivations];
     // the layer's output is not needed any more: recomputing overwrites it with the same values
     if (this.recomputes) layerForward(context, this.inputs[index + 1] as Handle, x, kept, weightsOf);
     layerBackward(context, x, kept, this.scratch, weightsOf, sink);
   }
 
-  private finalNorm(out: Handle): void {
-    const { config, weights } = this.model;
+  private finalNorm(out: Handle, weights: ModelWeights): void {
+    const { config } = this.model;
     const last = this.inputs[config.layers] as Handle;
     native.rmsnorm(out, last, weights.norm, this.rows, config.hidden, config.normEps);
   }
@@ -144,7 +158,7 @@ export class TrainingPass {
       const views = [block(this.hidden), block(this.teacherHidden), block(this.scratch.dh)] as const;
       const [h, teacher, dh] = views;
       native.linear(this.logits, h, weights.head, 'bf16', count, vocab, hidden);
-      if (klWeight > 0) native.linear(this.teacherLogits, teacher, weights.head, 'bf16', count, vocab, hidden);
+      if (klWeight > 0) native.linear(this.teacherLogits, teacher, this.teacherHead, 'bf16', count, vocab, hidden);
       const sums = native.lossBackward(
         this.logits,
         klWeight > 0 ? this.teacherLogits : NO_BUFFER,
@@ -163,8 +177,8 @@ export class TrainingPass {
     return { lm, kl, loss: klWeight * kl + (1 - klWeight) * lm };
   }
 
-  private context(index: number): LayerContext {
-    const { config, weights } = this.model;
+  private context(index: number, weights: ModelWeights): LayerContext {
+    const { config } = this.model;
     const layer = weights.layers[index];
     if (!layer) throw new RangeError(`expected a layer below ${config.layers} but received ${index}`);
     return { config, shape: this.options, cos: this.cos, sin: this.sin, layer, index };

@@ -3,9 +3,8 @@
  * it can report, save, serve and stop in between.
  */
 import type { Model } from '../engine/model.js';
-import type { DenseMatrix } from '../engine/weights.js';
-import type { EffectiveWeight, WeightsOf } from './layer-pass.js';
-import type { Learner } from './learner.js';
+import type { ModelWeights } from '../engine/weights.js';
+import type { WeightLearner } from './learner.js';
 import { adamwStep, DivergenceError, scheduleShare, type AdamWSettings, type Schedule } from './optimizer.js';
 import { drawBatch } from './streams.js';
 import { TrainingPass, type Losses, type PassOptions } from './training-pass.js';
@@ -33,20 +32,20 @@ export class Training {
   private readonly pass: TrainingPass;
   private done: number;
 
-  /** `teacher`: the weights that KL is taken to; the dense model's own unless given. `from`: steps already done, for a resumed run. */
+  /** `teacher`: the model that KL is taken to; the dense one itself unless given, and never freed here. `from`: steps already done, for a resumed run. */
   constructor(
     model: Model,
-    private readonly learner: Learner,
+    private readonly learner: WeightLearner,
     private readonly streams: readonly Int32Array[],
     private readonly settings: TrainingSettings,
-    options: { readonly teacher?: WeightsOf; readonly from?: number } = {},
+    options: { readonly teacher?: ModelWeights; readonly from?: number } = {},
   ) {
     this.pass = new TrainingPass(model, settings);
-    this.teacher = options.teacher ?? denseWeights;
+    this.teacher = options.teacher ?? model.weights;
     this.done = options.from ?? 0;
   }
 
-  private readonly teacher: WeightsOf;
+  private readonly teacher: ModelWeights;
 
   get steps(): number {
     return this.settings.schedule.steps;
@@ -87,8 +86,4 @@ export class Training {
   dispose(): void {
     this.pass.dispose();
   }
-}
-
-function denseWeights(matrix: DenseMatrix): EffectiveWeight {
-  return { weight: matrix.weight, type: 'bf16' };
 }
