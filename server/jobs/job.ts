@@ -33,12 +33,15 @@ export class Job {
     return { ...this.record, position: this.positionOf(this) };
   }
 
-  /** Changes the record and tells whoever watches. Resolves when it is on stable storage; rejects when it can't be. */
-  change(fields: Partial<JobRecord>): Promise<void> {
+  /** Changes the record, and tells whoever watches once it is on stable storage. Rejects when it can't be put there; it is changed and told all the same. */
+  async change(fields: Partial<JobRecord>): Promise<void> {
     this.record = { ...this.record, ...fields };
-    this.tell({ type: 'job', job: this.view });
-    if (this.isOver) this.close();
-    return this.persist();
+    try {
+      await this.persist();
+    } finally {
+      this.tell({ type: 'job', job: this.view });
+      if (this.isOver) this.close();
+    }
   }
 
   /** The same, where nobody could do anything about a disk that fails: memory is right until the next start. */

@@ -318,9 +318,10 @@ class JobQueue implements TrainingJobs {
     await this.files.discardText(job.id);
   }
 
-  /** Forgets the oldest of those that are over. */
+  /** Forgets those that have been over for longest. */
   private async trim(): Promise<void> {
     const over = [...this.jobs.values()].filter((job) => job.isOver);
+    over.sort((a, b) => (a.record.endedAt ?? 0) - (b.record.endedAt ?? 0));
     for (const job of over.slice(0, -KEPT_JOBS)) await this.forget(job).catch(() => undefined);
   }
 
