@@ -67,7 +67,7 @@ export class Job {
   /** Past events summarised, then live ones. The last event of a job that is over is the job. */
   async *watch(signal: AbortSignal): AsyncGenerator<JobEvent, void, undefined> {
     const subscription = new Subscription();
-    const onAbort = (): void => subscription.close(signal.reason as Error);
+    const onAbort = (): void => subscription.abort(signal.reason as Error);
     subscription.push({ type: 'job', job: this.view });
     for (const event of eventsOf(this.record.progress)) subscription.push(event);
     if (this.isOver) {

@@ -49,6 +49,8 @@ const SETTINGS: Readonly<Record<keyof MaskTrainingSettings, SchemaObject>> = {
   weightDecay: SHARE,
   clip: number(0, 1e9),
   margin: POSITIVE,
+  rate: number(0, 1e6),
+  maxBits: number(0, 1),
   sigma: POSITIVE,
   priorStrength: number(0, 1e6),
   scale: pair(),

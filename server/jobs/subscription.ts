@@ -14,17 +14,23 @@ export class Subscription {
     this.wake?.();
   }
 
-  /** After what is waiting; with an error at once. */
+  /** Ends it after what is waiting. */
   close(error?: Error): void {
     this.end ??= error ? { error } : {};
     this.wake?.();
   }
 
+  /** Ends it at once. */
+  abort(error: Error): void {
+    this.waiting.length = 0;
+    this.close(error);
+  }
+
   async *read(): AsyncGenerator<JobEvent, void, undefined> {
     for (;;) {
-      if (this.end?.error) throw this.end.error;
       const event = this.waiting.shift();
       if (event) yield event;
+      else if (this.end?.error) throw this.end.error;
       else if (this.end) return;
       else await new Promise<void>((resolve) => (this.wake = resolve));
     }

@@ -193,13 +193,14 @@ class JobQueue implements TrainingJobs {
   }
 
   private async stop(deadlineMs: number): Promise<void> {
-    for (const job of this.jobs.values()) job.close(shuttingDown());
     const { running } = this;
+    for (const job of this.jobs.values()) if (job !== running?.job) job.close(shuttingDown());
     if (running) {
       if (!running.job.isOver) running.thread.stop('save');
       const timer = setTimeout(() => void running.thread.terminate(), deadlineMs);
       await running.ended;
       clearTimeout(timer);
+      running.job.close(shuttingDown());
     }
     for (const job of this.jobs.values()) await job.idle();
     // what is on its way is acknowledged or refused before the folder is closed
