@@ -39,6 +39,18 @@ const CONSTANTS: readonly (readonly [
   ['--weight-decay <w>', 'AdamW: decay of the logits (Table 7)', 'weightDecay', number(0, 1)],
   ['--clip <norm>', 'largest joint norm of the gradients; 0: none (Table 7)', 'clip', number(0, 1e9)],
   ['--margin <m>', 'ste: scores start at ± this around the prior', 'margin', POSITIVE],
+  [
+    '--rate <l>',
+    'ste: λ of a pull back to the start after each step: at 1 even a score that always moves the same way stays',
+    'rate',
+    number(0, 1e6),
+  ],
+  [
+    '--max-bits <b>',
+    'ste: largest bits per parameter of the mask given its start: the pull is as strong as it takes',
+    'maxBits',
+    number(0, 1),
+  ],
   ['--sigma <s>', 'gumbel: logits start as N(0, σ)', 'sigma', POSITIVE],
   [
     '--prior-strength <a>',
@@ -139,7 +151,7 @@ function defaultsOf(constant: Constant): string {
 
 function of(method: TrainMethod, constant: Constant, transfer = false): string {
   const value = maskTrainingDefaults(method, transfer)[constant];
-  return Array.isArray(value) ? value.join(':') : String(value);
+  return Array.isArray(value) ? value.join(':') : String(value ?? 'none');
 }
 
 /** `100:500` → [100, 500]; one number is both. */

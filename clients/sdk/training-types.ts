@@ -30,6 +30,10 @@ export interface TrainSettings {
   readonly weightDecay?: number;
   readonly clip?: number;
   readonly margin?: number;
+  /** λ of the pull towards the start. */
+  readonly rate?: number;
+  /** Largest bits per parameter of the mask given its start. */
+  readonly maxBits?: number;
   readonly sigma?: number;
   readonly priorStrength?: number;
   readonly scale?: readonly [number, number];

@@ -33,6 +33,7 @@ const SHARED = {
   beta2: 0.95,
   clip: 1,
   margin: 0.015,
+  rate: 0,
   sigma: 0.01,
   priorStrength: 3,
   scale: [100, 500],

@@ -3,11 +3,12 @@ import type { Model } from '../engine/model.js';
 import { totalmem } from 'node:os';
 import { layerBytes } from './activations.js';
 import { Gumbel } from './gumbel.js';
+import { CHURN_BYTES_PER_WEIGHT, type ChurnSettings } from './churn-penalty.js';
 import { LARGEST_STEP } from './defaults.js';
 import { maskedParameters } from './kept-dense.js';
 import type { Learner } from './learner.js';
 import { KL_WEIGHT } from './loss-schedule.js';
-import { scheduleSum, type AdamWSettings, type Schedule } from './optimizer.js';
+import { scheduleShare, scheduleSum, type AdamWSettings, type Schedule } from './optimizer.js';
 import type { NibblesByName } from './nibbles.js';
 import { STRAIGHT_THROUGH_BYTES_PER_WEIGHT, StraightThrough } from './straight-through.js';
 import type { MaskTrainingSettings, TrainMethod } from './types.js';
@@ -26,15 +27,31 @@ export function createLearner(
   start: NibblesByName | undefined,
   settings: MaskTrainingSettings,
 ): Learner {
-  const { method, margin, sigma, priorStrength, scale, temperature, regularisation, seed } = settings;
+  const { method, margin, rate, maxBits, sigma, priorStrength, scale, temperature, regularisation, seed } = settings;
   const prior = start && ((matrix: { readonly name: string }) => start.get(matrix.name) as Uint8Array);
   if (method === 'gumbel') {
+    if (rate > 0 || maxBits !== undefined) {
+      throw new Error('expected --method ste beside --rate or --max-bits: gumbel logits have no start to be pulled to');
+    }
     const options = { sigma, priorStrength, scale, temperature, regularisation, seed, type: 'bf16' } as const;
     return new Gumbel(masked.weights, prior, options);
   }
   if (!prior)
     throw new Error('expected a prior for --method ste: it has no random start (--prior none needs --method gumbel)');
-  return new StraightThrough(masked.weights, prior, () => margin);
+  return new StraightThrough(masked.weights, prior, () => margin, churnOf(settings));
+}
+
+/** Undefined when changes cost nothing. */
+function churnOf(settings: MaskTrainingSettings): ChurnSettings | undefined {
+  const { rate, maxBits, margin } = settings;
+  if (rate === 0 && maxBits === undefined) return undefined;
+  const peak = peakLearningRate(settings) / margin;
+  const schedule = scheduleOf(settings);
+  return {
+    rate,
+    ...(maxBits === undefined ? {} : { maxBits }),
+    stepShare: (s) => peak * scheduleShare(schedule, s),
+  };
 }
 
 export function scheduleOf({ steps, warmup, floor }: Schedule): Schedule {
@@ -78,8 +95,9 @@ export function checkMemory(masked: Model, shape: RunShape, bytesPerWeight: numb
   );
 }
 
-export function learnerBytesPerWeight({ method }: MaskTrainingSettings): number {
-  return BYTES_PER_WEIGHT[method];
+export function learnerBytesPerWeight({ method, rate, maxBits }: MaskTrainingSettings): number {
+  const isPriced = method === 'ste' && (rate > 0 || maxBits !== undefined);
+  return BYTES_PER_WEIGHT[method] + (isPriced ? CHURN_BYTES_PER_WEIGHT : 0);
 }
 
 /** Whether activations of all layers exceed the budget, so that the backward pass recomputes them. */

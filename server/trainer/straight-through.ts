@@ -5,6 +5,7 @@
 import { native, type Handle } from '../../kernels/index.js';
 import { matricesOf, type DenseMatrix, type ModelWeights } from '../engine/weights.js';
 import { Buffers } from './activations.js';
+import { ChurnPenalty, type ChurnSettings, type PricedMatrix } from './churn-penalty.js';
 import type { EffectiveWeight } from './layer-pass.js';
 import type { Learner } from './learner.js';
 import { allocateParameter, type Parameter } from './optimizer.js';
@@ -23,12 +24,14 @@ export class StraightThrough implements Learner {
   private readonly buffers = new Buffers();
   private readonly states = new Map<string, State>();
   private readonly matrices: readonly DenseMatrix[];
+  private readonly penalty: ChurnPenalty | undefined;
 
-  /** `prior`: nibbles of the mask to start from. `margin`: half the distance between kept and pruned scores, by matrix. */
+  /** `prior`: nibbles of the mask to start from. `margin`: half the distance between kept and pruned scores, by matrix. `churn`: what leaving the prior costs. */
   constructor(
     weights: ModelWeights,
     prior: (matrix: DenseMatrix) => Uint8Array,
     margin: (matrix: DenseMatrix) => number | Float32Array,
+    churn?: ChurnSettings,
   ) {
     this.matrices = matricesOf(weights);
     this.parameters = this.matrices.map((matrix) => {
@@ -41,13 +44,22 @@ export class StraightThrough implements Learner {
       this.states.set(name, { parameter, meta, masked: this.buffers.alloc(rows * cols * 2) });
       return parameter;
     });
+    const priced = (): PricedMatrix[] =>
+      this.matrices.map((matrix) => {
+        const { parameter, meta } = this.state(matrix);
+        return { parameter, meta, prior: prior(matrix) };
+      });
+    this.penalty = churn && new ChurnPenalty(this.buffers, priced(), churn);
   }
 
   get bytes(): number {
     return this.buffers.bytes;
   }
 
-  prepare(): number {
+  /** The penalty on the step before comes first, so that a resumed run, whose checkpoint lies between the two, does the same. */
+  prepare(step: number): number {
+    if (step > 0) this.penalty?.afterStep(step - 1);
+    this.penalty?.bound();
     for (const matrix of this.matrices) {
       const { parameter, meta, masked } = this.state(matrix);
       native.topTwo(meta, parameter.values, parameter.count / 4);
@@ -66,6 +78,7 @@ export class StraightThrough implements Learner {
   }
 
   nibbles(matrix: DenseMatrix): Uint8Array {
+    this.penalty?.bound();
     const { parameter, meta } = this.state(matrix);
     native.topTwo(meta, parameter.values, parameter.count / 4);
     const nibbles = new Uint8Array(parameter.count / 8);

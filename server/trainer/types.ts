@@ -32,6 +32,10 @@ export interface MaskTrainingSettings {
   readonly clip: number;
   /** ste: scores start at ± margin. */
   readonly margin: number;
+  /** ste: λ of the pull towards the start, see churn-penalty.ts; 0: none. */
+  readonly rate: number;
+  /** ste: largest bits per parameter of the mask given its start; undefined: any. */
+  readonly maxBits?: number;
   /** gumbel: σ of the initial logits; α of Eq. 10; κ and τ, first and last; λ of Eq. 8. */
   readonly sigma: number;
   readonly priorStrength: number;
