@@ -185,8 +185,8 @@ function overlap(a: number, b: number): number {
   return positions(b).filter((position) => position === a0 || position === a1).length;
 }
 
-/** Box–Muller. */
-function normal(random: Random): number {
+/** A draw from N(0, 1): Box–Muller. */
+export function normal(random: Random): number {
   return Math.sqrt(-2 * Math.log(1 - random.uniform())) * Math.cos(2 * Math.PI * random.uniform());
 }
 
