@@ -1,6 +1,9 @@
 /**
  * `npm run bench -- [--model DIR]… [--json FILE] [--runs N] [--threads N]`: load time, task switch, prefill and decode speed, dense and masked, on models/tiny and
  * on a random-weight 162 M LLaMA, or on the models named. Prints the hardware first; ratios are of one run.
+ *
+ * `npm run bench -- train [--yardstick PYTHON --yardstick-script FILE] [--json FILE] [--runs N] [--threads N]`: training speed and peak memory on models/tiny, beside the
+ * PyTorch yardstick's (`maskllm_torch.py`) in alternating runs when a Python with torch is named, there or in MASKSERVE_YARDSTICK and MASKSERVE_YARDSTICK_SCRIPT.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -10,38 +13,72 @@ import { TINY } from '../tiny.js';
 import { hardware, hardwareLine } from './hardware.js';
 import { LLAMA_162M, writeRandomModel } from './random-model.js';
 import { measureServing, type ServingFigures } from './serving.js';
+import { measureTraining, trainingTable } from './train.js';
+import { findYardstick } from './yardstick.js';
 
-const { values } = parseArgs({
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
     model: { type: 'string', multiple: true },
     json: { type: 'string' },
-    runs: { type: 'string', default: '5' },
+    runs: { type: 'string' },
     threads: { type: 'string', default: '0' },
+    yardstick: { type: 'string' },
+    'yardstick-script': { type: 'string' },
   },
 });
 
-const scratch = mkdtempSync(join(tmpdir(), 'maskserve-bench-'));
-try {
-  const models = values.model ?? [TINY, writtenRandomModel()];
-  const figures: ServingFigures[] = [];
-  for (const directory of models) {
-    const result = await measureServing(directory, {
-      runs: Number(values.runs),
-      threads: Number(values.threads),
-      scratch,
-    });
-    if (figures.length === 0) console.log(`hardware: ${hardwareLine(hardware())}`);
-    console.log(table(result));
-    figures.push(result);
+const SERVING_RUNS = 5;
+const TRAINING_ROUNDS = 3;
+
+const [what = 'serving', ...rest] = positionals;
+if (rest.length === 0 && what === 'train') benchTraining();
+else if (rest.length === 0 && what === 'serving') await benchServing();
+else fail(`expected \`npm run bench\` or \`npm run bench -- train\` but received ${positionals.join(' ')}`);
+
+async function benchServing(): Promise<void> {
+  const scratch = mkdtempSync(join(tmpdir(), 'maskserve-bench-'));
+  try {
+    const models = values.model ?? [TINY, writtenRandomModel(scratch)];
+    const figures: ServingFigures[] = [];
+    for (const directory of models) {
+      const result = await measureServing(directory, {
+        runs: Number(values.runs ?? SERVING_RUNS),
+        threads: Number(values.threads),
+        scratch,
+      });
+      if (figures.length === 0) console.log(`hardware: ${hardwareLine(hardware())}`);
+      console.log(table(result));
+      figures.push(result);
+    }
+    if (values.json) {
+      writeFileSync(values.json, `${JSON.stringify({ hardware: hardware(), models: figures }, null, 2)}\n`);
+    }
+  } finally {
+    rmSync(scratch, { recursive: true, force: true });
   }
-  if (values.json) {
-    writeFileSync(values.json, `${JSON.stringify({ hardware: hardware(), models: figures }, null, 2)}\n`);
-  }
-} finally {
-  rmSync(scratch, { recursive: true, force: true });
 }
 
-function writtenRandomModel(): string {
+function benchTraining(): void {
+  const rounds = Number(values.runs ?? TRAINING_ROUNDS);
+  if (!(Number.isInteger(rounds) && rounds > 0))
+    return fail(`expected --runs to be a whole number from 1 but received ${values.runs}`);
+  console.log(`hardware: ${hardwareLine(hardware())}`);
+  const training = measureTraining({
+    rounds,
+    threads: Number(values.threads),
+    yardstick: findYardstick(values.yardstick, values['yardstick-script']),
+  });
+  console.log(trainingTable(training));
+  if (values.json) writeFileSync(values.json, `${JSON.stringify({ hardware: hardware(), training }, null, 2)}\n`);
+}
+
+function fail(message: string): void {
+  console.error(message);
+  process.exitCode = 1;
+}
+
+function writtenRandomModel(scratch: string): string {
   const directory = join(scratch, 'random-162m');
   writeRandomModel(directory, LLAMA_162M);
   return directory;
