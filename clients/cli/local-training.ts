@@ -11,6 +11,7 @@ import { runPrepare } from '../../server/trainer/prepare.js';
 import type { PrepareEvent, PrepareFinished, PrepareRequest } from '../../server/trainer/prepare-types.js';
 import { runTraining } from '../../server/trainer/run.js';
 import type { TrainEvent, TrainFinished, TrainRequest } from '../../server/trainer/types.js';
+import type { TeacherChoice } from '../../server/trainer/teacher.js';
 import { openModel } from './local-model.js';
 import type { RunHooks } from './reported-run.js';
 import type { TextOptions } from './text-options.js';
@@ -20,11 +21,16 @@ export interface Learned {
   readonly finished: TrainFinished;
 }
 
+/** Whom KL is taken to, when that is not the dense model. */
+interface Taught {
+  readonly teacher?: TeacherChoice;
+}
+
 /** Learns a mask. Throws TrainingStopped when the signal came first. */
 export async function trainLocally(
   options: TextOptions,
   request: TrainRequest,
-  hooks: RunHooks,
+  hooks: RunHooks & Taught,
   onEvent: (event: TrainEvent) => void,
 ): Promise<Learned> {
   const model = openModel(options);
@@ -48,7 +54,7 @@ export async function trainLocally(
 export async function prepareLocally(
   options: TextOptions & { readonly out: string; readonly mask?: string },
   request: PrepareRequest,
-  hooks: RunHooks,
+  hooks: RunHooks & Taught,
   onEvent: (event: PrepareEvent) => void,
 ): Promise<PrepareFinished> {
   const model = openModel(options);

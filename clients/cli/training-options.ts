@@ -98,7 +98,7 @@ export function addMaskTrainingOptions(command: Command): Command {
     .addOption(
       new Option(
         '--loss <loss>',
-        `lm: next token; kl: KL to the dense model; mix: half of each (default: ste ${of('ste', 'loss')}, with --from ${of('ste', 'loss', true)}; gumbel ${of('gumbel', 'loss')})`,
+        `lm: next token; kl: KL to the dense model, or to --teacher; mix: half of each (default: ste ${of('ste', 'loss')}, with --from ${of('ste', 'loss', true)}; gumbel ${of('gumbel', 'loss')})`,
       ).choices(LOSSES),
     )
     .addOption(

@@ -103,6 +103,11 @@ export function describeStart(event: TrainStarted): string {
   return [
     `${event.task}: ${steps} steps${from} at a peak rate of ${learningRate.toPrecision(3)}, ${formatCount(event.trainTokens)} tokens to train on, ${formatCount(event.heldOutTokens)} held out`,
     `memory: ${mib(memory.learnerBytes)} for what is learned (${memory.bytesPerWeight.toFixed(1)} bytes a weight), ${mib(memory.activationBytes)} of activations${memory.recomputes ? ', recomputed layer by layer' : ''}`,
+    ...(event.teacher
+      ? [
+          `teacher: perplexity ${event.teacher.perplexity.toFixed(2)} on the held-out text, ${mib(event.teacher.bytes)} of merged weights`,
+        ]
+      : []),
   ].join('\n');
 }
 

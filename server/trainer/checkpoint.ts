@@ -134,9 +134,15 @@ export function openSaved(
   );
 }
 
-/** Deletes the state of a run that is over, and the directory if nothing else is in it. */
+/** Where a run keeps the state of the teacher that it tunes first. */
+export function teacherDirectory(directory: string): string {
+  return join(directory, 'teacher');
+}
+
+/** Deletes the state of a run that is over, its teacher's included, and the directory if nothing else is in it. */
 export function removeCheckpoint(directory: string): void {
   if (!existsSync(directory)) return;
+  if (existsSync(teacherDirectory(directory))) removeCheckpoint(teacherDirectory(directory));
   for (const name of readdirSync(directory)) if (name.startsWith(FILE)) rmSync(join(directory, name));
   if (readdirSync(directory).length === 0) rmSync(directory, { recursive: true });
 }

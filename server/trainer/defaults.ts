@@ -80,3 +80,6 @@ export const PREPARE_DEFAULTS: PrepareSettings = {
   evaluateWindows: 16,
   bos: true,
 };
+
+/** A teacher that is tuned first: the yardstick's settings (adapt_torch.py), which take SmolLM2 from 26.57 to 12.87 on french. */
+export const TUNE_DEFAULTS = { rank: 8, steps: 60, learningRate: 1e-3 } as const;

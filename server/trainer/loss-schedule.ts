@@ -48,6 +48,11 @@ export function totalSteps(phases: readonly LossPhase[]): number {
   return phases.reduce((sum, { steps }) => sum + steps, 0);
 }
 
+/** Whether any step asks a teacher. */
+export function hasKl(phases: readonly LossPhase[]): boolean {
+  return phases.some(({ klWeight, steps }) => klWeight > 0 && steps > 0);
+}
+
 /** KL's share at step s (from 0). */
 export function klWeightAt(phases: readonly LossPhase[], s: number): number {
   let end = 0;

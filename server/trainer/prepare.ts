@@ -12,7 +12,7 @@ import { ACTIVATION_BYTES } from './defaults.js';
 import { average, perplexities } from './held-out.js';
 import { maskedLayersOf, maskedParameters, withDenseRest } from './kept-dense.js';
 import { KEPT_WEIGHTS_BYTES_PER_WEIGHT, KeptWeights } from './kept-weights.js';
-import { klWeightAt, totalSteps } from './loss-schedule.js';
+import { hasKl, klWeightAt, totalSteps } from './loss-schedule.js';
 import { byMatrix, nibblesOfSet, type NibblesByName } from './nibbles.js';
 import { originalStart, sparseGptStart, type Start } from './prepare-start.js';
 import type { PreparedRow, PrepareEvent, PrepareFinished, PrepareRequest } from './prepare-types.js';
@@ -20,6 +20,14 @@ import { GENERAL_TASK, writePreparedModel, type PreparedFiles } from './prepared
 import * as setup from './run-learner.js';
 import { runSteps, type StepsOptions } from './run-steps.js';
 import { readRunText, type HeldOutText, type RunText } from './run-text.js';
+import {
+  checkTeacher,
+  ofRunItself,
+  openTeacher,
+  TEACHER_BYTES_PER_WEIGHT,
+  type Teacher,
+  type TeacherChoice,
+} from './teacher.js';
 import { Training } from './training.js';
 import type { TrainStarted } from './types.js';
 
@@ -28,6 +36,8 @@ export interface PrepareOptions {
   readonly out: string;
   /** Keep this mask and start from the original weights; without it SparseGPT chooses mask and start. */
   readonly mask?: MaskSet;
+  /** Whom KL is taken to; undefined: the original. */
+  readonly teacher?: TeacherChoice;
   readonly signal?: AbortSignal;
   readonly checkpoint?: CheckpointOptions;
   readonly activationBytes?: number;
@@ -48,20 +58,27 @@ export async function* runPrepare(
   if (request.sources.length === 0) throw new Error('expected text to train on; give --data');
   const masked = maskedLayersOf(model, settings.keepDense);
   const activationBytes = options.activationBytes ?? ACTIVATION_BYTES;
-  setup.checkMemory(masked, settings, KEPT_WEIGHTS_BYTES_PER_WEIGHT, activationBytes);
+  const { teacher: choice } = options;
+  if (choice) checkTeacher(model, choice, hasKl(settings.phases));
+  const teacherBytes = choice ? TEACHER_BYTES_PER_WEIGHT : 0;
+  setup.checkMemory(masked, settings, KEPT_WEIGHTS_BYTES_PER_WEIGHT + teacherBytes, activationBytes);
   const text = readRunText(
     model,
     { sources: request.sources, guards: request.heldOut },
     { ...settings, steps: totalSteps(settings.phases) },
     (done, of) => options.onProgress?.('reading text', done, of),
   );
-  const run = PrepareRun.open(model, masked, request, options, text);
+  const { batch, seq, seed } = settings;
+  const teacher = choice && (await openTeacher(model, choice, { ...options, text, batch, seq, seed }));
+  let run: PrepareRun | undefined;
   try {
+    run = PrepareRun.open(model, masked, request, ofRunItself(options), text, teacher);
     yield run.started();
     yield* runSteps(run.steps());
     yield { ...run.finish(), seconds: (performance.now() - began) / 1000 };
   } finally {
-    run.dispose();
+    run?.dispose();
+    teacher?.dispose();
   }
 }
 
@@ -77,7 +94,7 @@ class PrepareRun {
   private readonly rounded: Handle;
 
   /** Frees what it had allocated when something is refused on the way: buffers outlive the thread. */
-  static open(...args: [Model, Model, PrepareRequest, PrepareOptions, RunText]): PrepareRun {
+  static open(...args: [Model, Model, PrepareRequest, PrepareOptions, RunText, Teacher | undefined]): PrepareRun {
     const owned: { dispose(): void }[] = [];
     try {
       return new PrepareRun(owned, ...args);
@@ -94,6 +111,7 @@ class PrepareRun {
     private readonly request: PrepareRequest,
     private readonly options: PrepareOptions,
     private readonly text: RunText,
+    private readonly teacher: Teacher | undefined,
   ) {
     const { settings } = request;
     const matrices = matricesOf(masked.weights);
@@ -128,7 +146,7 @@ class PrepareRun {
         klWeight: (step) => klWeightAt(settings.phases, step),
         seed: settings.seed,
       },
-      { from: this.from },
+      { from: this.from, ...(teacher ? { teacher: teacher.weights } : {}) },
     );
     owned.push(this.training);
     options.onProgress?.('scoring the start', 0, 0);
@@ -136,7 +154,7 @@ class PrepareRun {
   }
 
   started(): TrainStarted {
-    const { learner, training, text, from, request, options } = this;
+    const { learner, training, text, from, request, options, teacher } = this;
     return {
       type: 'started',
       task: GENERAL_TASK,
@@ -152,6 +170,7 @@ class PrepareRun {
         bytesPerWeight: learner.bytes / maskedParameters(this.masked),
         recomputes: setup.recomputes(this.model, request.settings, options.activationBytes ?? ACTIVATION_BYTES),
       },
+      ...(teacher ? { teacher: { perplexity: teacher.perplexity, bytes: teacher.bytes } } : {}),
     };
   }
 
@@ -241,6 +260,7 @@ class PrepareRun {
     return {
       start: this.options.mask ? { mask: contentDigest(this.options.mask) } : 'sparsegpt-update',
       settings: request.settings,
+      ...(this.teacher ? { teacher: this.teacher.identity } : {}),
       sources: request.sources.map(({ name }) => name),
       trainTokens: text.trainTokens,
       text: text.digest,
@@ -254,6 +274,7 @@ class PrepareRun {
       kind: 'weights',
       base: this.model.info.base,
       mask: mask ? contentDigest(mask) : null,
+      ...(this.teacher ? { teacher: this.teacher.identity } : {}),
       settings: {
         ...this.request.settings,
         phases: this.request.settings.phases.map(({ klWeight, steps }) => `${klWeight}:${steps}`),

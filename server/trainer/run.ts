@@ -17,12 +17,22 @@ import * as setup from './run-learner.js';
 import { oneShotPrior } from './run-prior.js';
 import { runSteps, type SaveOptions, type StepsOptions } from './run-steps.js';
 import { readRunText, type RunText } from './run-text.js';
+import {
+  checkTeacher,
+  ofRunItself,
+  openTeacher,
+  TEACHER_BYTES_PER_WEIGHT,
+  type Teacher,
+  type TeacherChoice,
+} from './teacher.js';
 import { Training } from './training.js';
 import type { HeldOutRow, TrainEvent, TrainFinished, TrainRequest, TrainStarted } from './types.js';
 
 export interface RunOptions {
   /** The mask of `request.from`. */
   readonly parent?: MaskSet;
+  /** Whom KL is taken to; undefined: the dense model. */
+  readonly teacher?: TeacherChoice;
   readonly signal?: AbortSignal;
   readonly checkpoint?: CheckpointOptions & Pick<SaveOptions, 'everySeconds'>;
   /** Activations that may be kept; above it layers are recomputed. Same numbers either way. */
@@ -44,19 +54,26 @@ export async function* runTraining(
   checkRequest(model, request, options);
   const masked = maskedLayersOf(model, request.settings.keepDense);
   const activationBytes = options.activationBytes ?? ACTIVATION_BYTES;
-  setup.checkMemory(masked, request.settings, setup.learnerBytesPerWeight(request.settings), activationBytes);
+  const teacherBytes = options.teacher ? TEACHER_BYTES_PER_WEIGHT : 0;
+  const bytesPerWeight = setup.learnerBytesPerWeight(request.settings) + teacherBytes;
+  setup.checkMemory(masked, request.settings, bytesPerWeight, activationBytes);
   const text = readRunText(model, request, request.settings, (done, of) =>
     options.onProgress?.('reading text', done, of),
   );
-  const run = MaskRun.open(model, masked, request, options, text);
+  const { batch, seq, seed } = request.settings;
+  const teacher =
+    options.teacher && (await openTeacher(model, options.teacher, { ...options, text, batch, seq, seed }));
+  let run: MaskRun | undefined;
   try {
+    run = MaskRun.open(model, masked, request, ofRunItself(options), text, teacher);
     yield run.started();
     yield* runSteps(run.steps());
     const { best, ...finished } = run.finish();
     yield { ...finished, seconds: (performance.now() - began) / 1000 };
     return maskSetOf(masked, best.nibbles, model.info.base, options.parent);
   } finally {
-    run.dispose();
+    run?.dispose();
+    teacher?.dispose();
   }
 }
 
@@ -72,7 +89,7 @@ class MaskRun {
   private readonly learningRate: number;
 
   /** Frees what it had allocated when something is refused on the way: buffers outlive the thread. */
-  static open(...args: [Model, Model, TrainRequest, RunOptions, RunText]): MaskRun {
+  static open(...args: [Model, Model, TrainRequest, RunOptions, RunText, Teacher | undefined]): MaskRun {
     const owned: { dispose(): void }[] = [];
     try {
       return new MaskRun(owned, ...args);
@@ -89,6 +106,7 @@ class MaskRun {
     private readonly request: TrainRequest,
     private readonly options: RunOptions,
     private readonly text: RunText,
+    private readonly teacher: Teacher | undefined,
   ) {
     const { settings } = request;
     this.checkpoint = options.checkpoint && new Checkpoint(options.checkpoint.directory, this.identity());
@@ -126,7 +144,7 @@ class MaskRun {
         klWeight: setup.klWeightOf(settings),
         seed: settings.seed,
       },
-      { from: this.from },
+      { from: this.from, ...(teacher ? { teacher: teacher.weights } : {}) },
     );
     owned.push(this.training);
     this.priorPerplexities = scored ?? this.scorePrior();
@@ -134,7 +152,7 @@ class MaskRun {
 
   started(): TrainStarted {
     const { settings, task } = this.request;
-    const { learner, training, text, from } = this;
+    const { learner, training, text, from, teacher } = this;
     return {
       type: 'started',
       task,
@@ -150,6 +168,7 @@ class MaskRun {
         bytesPerWeight: learner.bytes / maskedParameters(this.masked),
         recomputes: setup.recomputes(this.model, settings, this.options.activationBytes ?? ACTIVATION_BYTES),
       },
+      ...(teacher ? { teacher: { perplexity: teacher.perplexity, bytes: teacher.bytes } } : {}),
     };
   }
 
@@ -231,6 +250,7 @@ class MaskRun {
       kind: 'mask',
       base: this.model.info.base,
       from: parent ? contentDigest(parent) : null,
+      ...(this.teacher ? { teacher: this.teacher.identity } : {}),
       settings: this.request.settings,
       text: this.text.digest,
     };
@@ -242,7 +262,7 @@ class MaskRun {
 }
 
 /** What can be refused before anything is read. */
-function checkRequest(model: Model, { sources, settings, from }: TrainRequest, { parent }: RunOptions): void {
+function checkRequest(model: Model, { sources, settings, from }: TrainRequest, { parent, teacher }: RunOptions): void {
   if (sources.length === 0) throw new Error('expected text to train on; give --data');
   if (settings.steps < 1) throw new Error(`expected at least one step but received --steps ${settings.steps}`);
   if (settings.seq > model.info.contextLength) {
@@ -250,6 +270,7 @@ function checkRequest(model: Model, { sources, settings, from }: TrainRequest, {
       `expected --seq to be at most the model's context of ${model.info.contextLength} but received ${settings.seq}`,
     );
   }
+  if (teacher) checkTeacher(model, teacher, setup.klWeightOf(settings)() > 0);
   if (from !== undefined && !parent) throw new Error(`expected the mask of ${from} to start from`);
   if (!parent && settings.prior === 'none' && settings.method !== 'gumbel') {
     throw new Error('expected --method gumbel beside --prior none: straight-through scores have no random start');

@@ -91,6 +91,8 @@ export interface TrainStarted {
   };
 }
 
+  /** Where KL is taken to another model than the dense one: its held-out perplexity, average of the own sources, and the memory that it adds. */
+  readonly teacher?: { readonly perplexity: number; readonly bytes: number };
 /** After a step. */
 export interface TrainStep {
   readonly type: 'step';

@@ -10,12 +10,13 @@ import type { GlobalOptions } from '../global-options.js';
 import { integer, number } from '../numbers.js';
 import { printFields, printJson, printLine, printTable } from '../output.js';
 import { addRunControl, checkpointDirectory, reportedRun, resumeCommand, type RunControl } from '../reported-run.js';
+import { addTeacherOptions, teacherOf, type TeacherOptions } from '../teacher-options.js';
 import { addTextOptions, type TextOptions } from '../text-options.js';
 import { duration, relative } from '../training-report.js';
 
 type Constants = Omit<PrepareSettings, 'phases' | 'learningRate' | 'separator' | 'bos'>;
 
-interface PrepareOptions extends TextOptions, Constants, RunControl {
+interface PrepareOptions extends TextOptions, Constants, RunControl, TeacherOptions {
   readonly out: string;
   readonly data: readonly string[];
   readonly holdOut: readonly string[];
@@ -61,6 +62,7 @@ export function addPrepare(program: Command): void {
       integer(0),
     );
   addConstants(command);
+  addTeacherOptions(command);
   addRunControl(command, 'the model');
   addTextOptions(command)
     .addHelpText('after', EXAMPLES)
@@ -73,6 +75,7 @@ const EXAMPLES = `
 Examples:
   $ maskctl prepare --model models/smollm2 --out models/smollm2-24 --data french.jsonl python.jsonl --hold-out english.jsonl
   $ maskctl prepare --model models/smollm2 --out models/kl --data 'text/*.jsonl' --loss kl --steps 100
+  $ maskctl prepare --model models/smollm2 --teacher models/smollm2-tuned --out models/tuned-24 --data text/
   $ maskctl prepare --mask general --out models/tuned --data text/ --loss lm --steps 200`;
 
 function addConstants(command: Command): void {
@@ -111,10 +114,11 @@ function addConstants(command: Command): void {
 async function prepare(options: Options): Promise<void> {
   const { out } = options;
   checkNewDirectory(out);
+  const teacher = teacherOf(options);
   const request = await readRequest(options);
   const { prepareLocally, removeCheckpoint } = await import('../local-training.js');
   const finished = await reportedRun(options, out, (hooks, onEvent) =>
-    prepareLocally(options, request, hooks, onEvent),
+    prepareLocally(options, request, { ...hooks, ...teacher }, onEvent),
   );
   if (!options.json) printResult(finished);
   if (!finished.publishable) {

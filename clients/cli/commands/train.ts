@@ -18,12 +18,13 @@ import {
   trainOnServer,
   type ServerTrainingOptions,
 } from '../server-training.js';
+import { addTeacherOptions, refuseTeacher, teacherOf, type TeacherOptions } from '../teacher-options.js';
 import { addTextOptions, type TextOptions } from '../text-options.js';
 import { addMaskTrainingOptions, type GivenConstants, maskTrainingSettings } from '../training-options.js';
 import { duration } from '../training-report.js';
 import { printResult } from '../training-result.js';
 
-interface TrainOptions extends TextOptions, GivenConstants, RunControl, ServerTrainingOptions {
+interface TrainOptions extends TextOptions, GivenConstants, RunControl, ServerTrainingOptions, TeacherOptions {
   readonly task?: string;
   readonly method: TrainMethod;
   readonly from?: string;
@@ -61,6 +62,7 @@ export function addTrain(program: Command): void {
   addServerTraining(command);
   addRunControl(command, 'the mask');
   addMaskTrainingOptions(command);
+  addTeacherOptions(command);
   addTextOptions(command)
     .addHelpText('after', EXAMPLES)
     .action(async (_options: object, command: Command) => {
@@ -77,6 +79,8 @@ Examples:
   $ maskctl train --task docs --data 'docs/**/*.md' --local --out docs.mask
   $ maskctl train --task french --from general --data french.jsonl --guard english.jsonl --local --out french.mask
   $ maskctl train --task c --from general --data '/usr/include/**/*.h' --steps 100 --local --out c.mask --json
+  $ maskctl train --task french --from general --data french.jsonl --tune-teacher --local --out french.mask
+  $ maskctl train --task french --from general --data french.jsonl --teacher my-lora/ --local --out french.mask
   $ maskctl train --task paper --method gumbel --data text/ --steps 2000 --local --out paper.mask`;
 
 function taskName(task: string): string {
@@ -87,13 +91,15 @@ function taskName(task: string): string {
 async function train(options: Options, command: Command): Promise<void> {
   if (!options.local) {
     refuseLocalOptions(command);
+    refuseTeacher(options);
     return trainOnServer(await readRequest(options), options);
   }
   const out = await outputFile(options);
+  const teacher = teacherOf(options);
   const request = await readRequest(options);
   const { trainLocally, removeCheckpoint } = await import('../local-training.js');
   const { container, finished } = await reportedRun(options, out, (hooks, onEvent) =>
-    trainLocally(options, request, hooks, onEvent),
+    trainLocally(options, request, { ...hooks, ...teacher }, onEvent),
   );
   if (!options.json) printResult(finished);
   if (!finished.publishable) refuse(finished, options, out);
