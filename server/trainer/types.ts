@@ -89,10 +89,10 @@ export interface TrainStarted {
     readonly bytesPerWeight: number;
     readonly recomputes: boolean;
   };
-}
-
   /** Where KL is taken to another model than the dense one: its held-out perplexity, average of the own sources, and the memory that it adds. */
   readonly teacher?: { readonly perplexity: number; readonly bytes: number };
+}
+
 /** After a step. */
 export interface TrainStep {
   readonly type: 'step';
