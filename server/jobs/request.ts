@@ -35,6 +35,7 @@ const SETTINGS: Readonly<Record<keyof MaskTrainingSettings, SchemaObject>> = {
   method: choice('ste', 'gumbel'),
   loss: choice('lm', 'kl', 'mix'),
   prior: choice('magnitude', 'wanda', 'sparsegpt', 'none'),
+  refine: integer(0, 1000),
   steps: integer(1, 1e9),
   batch: integer(1, 65536),
   seq: integer(8, 1 << 20),
@@ -132,6 +133,14 @@ export function orderOf(body: unknown, model: ModelLimits): TrainOrder {
   };
   checkAgainstModel(order, model);
   return order;
+}
+
+/** An order that an earlier version wrote down has a value for constants that came later. One that it leaves out on purpose, the learning rate, stays out. */
+export function withAllSettings(order: TrainOrder): TrainOrder {
+  const { settings, from } = order;
+  const defaults = maskTrainingDefaults(settings.method, from !== undefined);
+  const { learningRate } = settings;
+  return { ...order, settings: { ...defaults, ...settings, learningRate } };
 }
 
 /** The text of a body that `orderOf` has taken. */

@@ -15,6 +15,7 @@ import { Job } from './job.js';
 import { JobFiles } from './job-files.js';
 import { NO_PROGRESS } from './progress.js';
 import { LostToPrior, publishLearned } from './publish.js';
+import { withAllSettings } from './request.js';
 import { RequestIntake } from './request-intake.js';
 import { startTraining, type TrainingThread } from './training-thread.js';
 import type { TrainingOutcome } from './training-protocol.js';
@@ -91,7 +92,7 @@ class JobQueue implements TrainingJobs {
     records: readonly JobRecord[],
   ) {
     this.intake = new RequestIntake(files, options.maxBytes, options.model);
-    for (const record of records) this.add(record);
+    for (const record of records) this.add({ ...record, order: withAllSettings(record.order) });
   }
 
   get maxBytes(): number {

@@ -8,7 +8,8 @@ import { loadModel } from '../../../server/engine/model.js';
 import type { TrainJobJson } from '../../../server/http/train-response.js';
 import { NO_PROGRESS } from '../../../server/jobs/progress.js';
 import { orderOf } from '../../../server/jobs/request.js';
-import type { JobRecord } from '../../../server/jobs/types.js';
+import type { JobRecord, TrainOrder } from '../../../server/jobs/types.js';
+import { maskTrainingDefaults } from '../../../server/trainer/defaults.js';
 import { TINY } from '../../tiny.js';
 import { eventually, startRealServer, type RealServer } from '../http/real-server.js';
 import { finishedJob, smallJob } from './small-job.js';
@@ -33,12 +34,19 @@ describe('a server on a store that holds jobs', () => {
     writeFileSync(join(folder, 'state.json'), JSON.stringify({ format: 1, ...whole }));
   }
 
+  /** Without a constant that came later. */
+  function ofAnEarlierVersion(): TrainOrder {
+    const order = orderOf(smallJob('cats'), LIMITS);
+    const entries = Object.entries(order.settings).filter(([name]) => name !== 'margin');
+    return { ...order, settings: Object.fromEntries(entries) as unknown as TrainOrder['settings'] };
+  }
+
   before(async () => {
     const model = loadModel(TINY);
     jobs = join(store, model.info.base, 'jobs');
     model.dispose();
     put({ id: ID(1), state: 'running', crashes: 2 });
-    put({ id: ID(2), state: 'running', crashes: 1 });
+    put({ id: ID(2), state: 'running', crashes: 1, order: ofAnEarlierVersion() });
     put({ id: ID(3), state: 'failed', endedAt: 5, failure: { code: 'training_failed', message: 'why' } });
     for (let n = 16; n < 16 + 60; n++) put({ id: ID(n), state: 'cancelled', endedAt: n });
     mkdirSync(join(jobs, ID(4)));
@@ -66,6 +74,7 @@ describe('a server on a store that holds jobs', () => {
   it('goes on with one that was there once or twice', async () => {
     const { job } = await finishedJob(server.url, ID(2));
     assert.equal(job.state, 'finished', job.error?.message);
+    assert.equal(job.settings.margin, maskTrainingDefaults('ste', false).margin);
   });
 
   it('keeps the records of the last fifty that are over, and none of their text', async () => {

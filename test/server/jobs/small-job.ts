@@ -1,14 +1,15 @@
 /** Small training jobs on models/tiny, as a client posts and watches them. */
 import assert from 'node:assert/strict';
+import type { TrainSettings } from '../../../clients/sdk/index.js';
 import type { TrainJobJson } from '../../../server/http/train-response.js';
 import type { TrainEvent } from '../../../server/trainer/types.js';
 import { DOCUMENTS } from '../trainer/runs.js';
 
 /** Two sequences of 64 tokens a step, two windows held out, a magnitude prior: a second's work. */
-export const SMALL_SETTINGS = {
+export const SMALL_SETTINGS: TrainSettings = {
   ...{ loss: 'lm', prior: 'magnitude', steps: 6, batch: 2, seq: 64, warmup: 1, learningRate: 5e-3 },
   ...{ evaluateEvery: 3, evaluateWindows: 2 },
-} as const;
+};
 /** Longer than any test waits. */
 export const ENDLESS = { steps: 1_000_000, evaluateEvery: 0 } as const;
 
