@@ -1,7 +1,8 @@
 /** The constants of mask learning on the command line: what each does, where the paper (arXiv 2409.17481) defines it, and its default by method. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { DEFAULT_METHOD, LARGEST_STEP, maskTrainingDefaults } from '../../server/trainer/defaults.js';
+import { DEFAULT_METHOD, LARGEST_STEP, maskTrainingDefaults, REFINE_ROUNDS } from '../../server/trainer/defaults.js';
 import type { MaskTrainingSettings, PriorMethod, TrainLoss, TrainMethod } from '../../server/trainer/types.js';
+import { UsageError } from './failure.js';
 import { integer, number } from './numbers.js';
 import type { TextOptions } from './text-options.js';
 
@@ -38,6 +39,12 @@ const CONSTANTS: readonly (readonly [
   ['--epsilon <e>', 'AdamW: ε (Table 7)', 'epsilon', POSITIVE],
   ['--weight-decay <w>', 'AdamW: decay of the logits (Table 7)', 'weightDecay', number(0, 1)],
   ['--clip <norm>', 'largest joint norm of the gradients; 0: none (Table 7)', 'clip', number(0, 1e9)],
+  [
+    '--refine [rounds]',
+    "refine the one-shot prior by swaps that lower each layer's output error on the training text, at most so often over each row",
+    'refine',
+    integer(0, 1000),
+  ],
   ['--margin <m>', 'ste: scores start at ± this around the prior', 'margin', POSITIVE],
   [
     '--rate <l>',
@@ -112,7 +119,8 @@ export function addMaskTrainingOptions(command: Command): Command {
       'layers that no mask covers: last:1, first:2, an index, or a name such as model.layers.5 (Table 15); the output layer is always dense',
     );
   for (const [flags, text, constant, parse] of CONSTANTS) {
-    command.option(flags, `${text} (${defaultsOf(constant)})`, parse);
+    const option = new Option(flags, `${text} (${defaultsOf(constant)})`).argParser(parse);
+    command.addOption(option.optional ? option.preset(String(REFINE_ROUNDS)) : option);
   }
   return command;
 }
@@ -122,6 +130,9 @@ export function maskTrainingSettings(
   given: GivenConstants & TextOptions & { readonly method: TrainMethod },
   transfer: boolean,
 ): MaskTrainingSettings {
+  if (transfer && (given.refine ?? 0) > 0) {
+    throw new UsageError('expected --refine without --from: it refines a one-shot prior, not the mask of a task');
+  }
   const defaults = maskTrainingDefaults(given.method, transfer);
   const constants = [
     'loss',

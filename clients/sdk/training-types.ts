@@ -13,6 +13,8 @@ export interface TrainSettings {
   readonly loss?: 'lm' | 'kl' | 'mix';
   /** Where the mask starts without `from`. */
   readonly prior?: 'magnitude' | 'wanda' | 'sparsegpt' | 'none';
+  /** Rounds of swaps at most that refine the prior. */
+  readonly refine?: number;
   readonly steps?: number;
   /** Sequences a step. */
   readonly batch?: number;

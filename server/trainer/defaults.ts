@@ -32,6 +32,7 @@ const SHARED = {
   beta1: 0.9,
   beta2: 0.95,
   clip: 1,
+  refine: 0,
   margin: 0.015,
   rate: 0,
   sigma: 0.01,
@@ -57,6 +58,9 @@ export function maskTrainingDefaults(method: TrainMethod, transfer: boolean): Ma
 /** One-shot pruning that a run starts from: windows drawn from its training text, and SparseGPT's dampening. */
 export const CALIBRATION_WINDOWS = 256;
 export const CALIBRATION_DAMP = 0.01;
+
+/** Rounds of swaps that settle nearly every row of models/tiny; one alone makes perplexity worse. */
+export const REFINE_ROUNDS = 20;
 
 /** Kept activations above this are recomputed in the backward pass, layer by layer: same numbers, a third more time. */
 export const ACTIVATION_BYTES = 4 * 2 ** 30;

@@ -51,7 +51,7 @@ export function oneShotMask(model: Model, options: OneShotOptions): MaskSet {
 
 function pruneCalibrated(model: Model, options: OneShotOptions, keep: (matrix: DenseMatrix, mask: Mask) => void): void {
   const statistic: Statistic = options.method === 'wanda' ? 'sumSquares' : 'gram';
-  const batches = batchesWithin(model, statistic, options.memoryBytes ?? DEFAULT_MEMORY_BYTES);
+  const batches = batchesWithin(model, statistic, options.memoryBytes);
   const steps = batches.length * options.windows.length;
   let done = 0;
   for (const groups of batches) {
@@ -63,7 +63,7 @@ function pruneCalibrated(model: Model, options: OneShotOptions, keep: (matrix: D
 }
 
 /** Input groups of all layers, cut where their statistics exceed the budget. */
-function batchesWithin(model: Model, statistic: Statistic, budget: number): DenseMatrix[][][] {
+export function batchesWithin(model: Model, statistic: Statistic, budget = DEFAULT_MEMORY_BYTES): DenseMatrix[][][] {
   const batches: DenseMatrix[][][] = [];
   let bytes = Infinity;
   for (const group of model.weights.layers.flatMap(inputGroups)) {

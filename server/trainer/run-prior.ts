@@ -1,8 +1,9 @@
-/** Where a mask starts when it is not transferred: one-shot pruning calibrated on the training text. */
+/** Where a mask starts when it is not transferred: one-shot pruning calibrated on the training text, refined by swaps if asked for. */
 import type { Model } from '../engine/model.js';
 import { sampleWindows } from './calibrate.js';
 import { CALIBRATION_DAMP, CALIBRATION_WINDOWS } from './defaults.js';
 import { nibblesOfSet, type NibblesByName } from './nibbles.js';
+import { refineMasks } from './refine.js';
 import { oneShotMask, type OneShotMethod, type OneShotOptions } from './one-shot.js';
 
 /** Tokens of a calibration window at most: one chunk of the engine. */
@@ -12,6 +13,8 @@ export interface Calibrating {
   readonly streams: readonly Int32Array[];
   readonly seq: number;
   readonly seed: number;
+  /** Rounds of swaps at most; 0 or undefined: none. */
+  readonly refine?: number;
 }
 
 /** A one-shot mask of the masked layers. */
@@ -22,8 +25,10 @@ export function oneShotPrior(
   text: Calibrating,
   hooks: Pick<OneShotOptions, 'onProgress' | 'updated'> = {},
 ): NibblesByName {
-  const windows = method === 'magnitude' ? [] : calibrationWindows(text);
-  return nibblesOfSet(masked, oneShotMask(model, { method, windows, damp: CALIBRATION_DAMP, ...hooks }));
+  const { refine = 0 } = text;
+  const windows = method === 'magnitude' && refine === 0 ? [] : calibrationWindows(text);
+  const pruned = nibblesOfSet(masked, oneShotMask(model, { method, windows, damp: CALIBRATION_DAMP, ...hooks }));
+  return refine > 0 ? refineMasks(model, masked, pruned, windows, refine, hooks.onProgress).nibbles : pruned;
 }
 
 /** Windows of the training text that one-shot pruning looks at. */

@@ -233,7 +233,7 @@ class MaskRun {
       this.model,
       this.masked,
       settings.prior,
-      { streams, seq: settings.seq, seed: settings.seed },
+      { streams, seq: settings.seq, seed: settings.seed, refine: settings.refine },
       { onProgress: (done, of) => onProgress?.(`${settings.prior} prior`, done, of) },
     );
   }

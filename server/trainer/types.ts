@@ -12,6 +12,8 @@ export interface MaskTrainingSettings {
   readonly loss: TrainLoss;
   /** Where the mask starts when it is not transferred from another task's. */
   readonly prior: PriorMethod;
+  /** Rounds of swaps at most that refine the prior, see refine.ts; 0: none. */
+  readonly refine: number;
   readonly steps: number;
   /** Sequences a step. */
   readonly batch: number;
