@@ -34,7 +34,7 @@ export const QUICK: Budget = {
   fineTuneSteps: 16,
   gumbelRate: 1.5e-3,
   taskDomains: 2,
-  sweepTravels: [2, 8],
+  sweepTravels: [1, 1.5, 3],
   sweepSeeds: [0],
 };
 

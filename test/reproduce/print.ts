@@ -58,19 +58,26 @@ export function tableText({ table, title, rows }: PrintedTable): string {
 }
 
 export function sweepText(lines: readonly SweepLine[]): string {
-  const header = ['method', 'loss', 'travel', 'PPL', 'least', 'largest', 'seeds', 'changed', 'bits/param'];
+  const header = ['method', 'loss', 'travel', 'lr', 'PPL', 'least', 'largest', 'seeds', 'changed', 'bits/param'];
   const sorted = [...lines].sort((a, b) => a.perplexity - b.perplexity);
   const rows = sorted.map((line) => [
     line.method,
     line.loss,
     String(line.travel),
+    line.learningRate.toPrecision(2),
     decimal(line.perplexity),
     decimal(line.least),
     decimal(line.largest),
     String(line.seeds),
     ...rateText(line),
   ]);
-  return ['Sweep: general masks from one SparseGPT mask, best first', ...aligned([header, ...rows]), ''].join('\n');
+  const settings = sorted.map((line) => `  ${line.method} ${line.loss} ${line.travel}: ${line.settings}`);
+  return [
+    'Sweep: general masks from one SparseGPT mask, best first',
+    ...aligned([header, ...rows]),
+    ...settings,
+    '',
+  ].join('\n');
 }
 
 function rateText({ changed, bitsPerParameter }: Pick<PrintedValue, 'changed' | 'bitsPerParameter'>): string[] {

@@ -1,8 +1,9 @@
 /** The sweep that decides defaults: how far logits may travel × method × loss × seeds, each from the same SparseGPT mask. */
 import { maskTrainingDefaults } from '../../server/trainer/defaults.js';
+import { peakLearningRate } from '../../server/trainer/run-learner.js';
 import type { TrainLoss, TrainMethod } from '../../server/trainer/types.js';
 import type { Budget } from './budget.js';
-import type { CellResult, LearnedCell } from './cells.js';
+import { describe, type CellResult, type LearnedCell } from './cells.js';
 
 const METHODS: readonly TrainMethod[] = ['ste', 'gumbel'];
 const LOSSES: readonly TrainLoss[] = ['lm', 'kl', 'mix'];
@@ -16,6 +17,10 @@ export interface SweepPoint {
 }
 
 export interface SweepLine extends Omit<SweepPoint, 'cells'> {
+  /** Peak: what the travel comes to, at most LARGEST_STEP margins. */
+  readonly learningRate: number;
+  /** Of the first seed. */
+  readonly settings: string;
   readonly seeds: number;
   /** Average over all domains: mean, least and largest over seeds. */
   readonly perplexity: number;
@@ -39,12 +44,15 @@ export function sweepPoints(budget: Budget): SweepPoint[] {
 }
 
 /** `results`: of the point's cells. */
-export function sweepLine({ method, loss, travel }: SweepPoint, results: readonly CellResult[]): SweepLine {
+export function sweepLine({ method, loss, travel, cells }: SweepPoint, results: readonly CellResult[]): SweepLine {
   const averages = results.map(({ perplexities }) => mean(Object.values(perplexities)));
+  const [first] = cells as [LearnedCell, ...LearnedCell[]];
   return {
     method,
     loss,
     travel,
+    learningRate: peakLearningRate(first.settings),
+    settings: describe(first),
     seeds: results.length,
     perplexity: mean(averages),
     least: Math.min(...averages),
