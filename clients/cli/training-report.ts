@@ -105,7 +105,7 @@ export function describeStart(event: TrainStarted): string {
     `memory: ${mib(memory.learnerBytes)} for what is learned (${memory.bytesPerWeight.toFixed(1)} bytes a weight), ${mib(memory.activationBytes)} of activations${memory.recomputes ? ', recomputed layer by layer' : ''}`,
     ...(event.teacher
       ? [
-          `teacher: perplexity ${event.teacher.perplexity.toFixed(2)} on the held-out text, ${mib(event.teacher.bytes)} of merged weights`,
+          `teacher: perplexity ${event.teacher.perplexity.toFixed(2)} on the held-out text, ${mib(event.teacher.bytes)} of memory`,
         ]
       : []),
   ].join('\n');

@@ -36,7 +36,7 @@ export type TeacherChoice = GivenTeacher | TunedTeacher;
 
 export interface Teacher {
   readonly weights: ModelWeights;
-  /** Native memory beside the student's. Mapped files have none. */
+  /** Native memory beside the student's, measured; mapped files take none. */
   readonly bytes: number;
   /** What a resumed run must find again. */
   readonly identity: string;
@@ -85,23 +85,17 @@ export function checkTeacher(model: Model, choice: TeacherChoice, used: boolean)
 
 /** Loads, merges or tunes a teacher that `checkTeacher` let pass. Throws one line, or TrainingStopped while it is tuned. Dispose it before the model. */
 export async function openTeacher(model: Model, choice: TeacherChoice, run: TaughtRun): Promise<Teacher> {
-  run.onProgress?.('reading the teacher', 0, 0);
-  if (choice.kind === 'given' && !isAdapter(choice.directory)) {
-    const tuned = loadLike(model, choice.directory);
-    const owned = { weights: tuned.weights, bytes: 0, dispose: () => tuned.dispose() };
-    return taught(model, owned, `model ${tuned.info.base}`, run);
-  }
-  const base = choice.base === undefined ? undefined : loadLike(model, choice.base);
+  const owned: { dispose(): void }[] = [];
+  const dispose = (): void => owned.reverse().forEach((part) => part.dispose());
+  const { bytes } = native.usage();
   try {
-    const { adapter, identity } = await adapterOf(base ?? model, choice, run);
-    const merged = mergedWeights((base ?? model).weights, adapter);
-    const dispose = (): void => {
-      merged.dispose();
-      base?.dispose();
-    };
-    return taught(model, { ...merged, dispose }, identity, run);
+    const { weights, identity, untuned } = await weightsOf(model, choice, run, owned);
+    run.onProgress?.('scoring the teacher', 0, 0);
+    const perplexity = ownPerplexity(model, weights, run);
+    if (untuned) refuseWorse(perplexity, ownPerplexity(model, untuned, run));
+    return { weights, identity, perplexity, bytes: native.usage().bytes - bytes, dispose };
   } catch (error) {
-    base?.dispose();
+    dispose();
     throw error;
   }
 }
@@ -172,41 +166,63 @@ function checkTokens(model: Model, teacher: Model): void {
   }
 }
 
+/** What is loaded or merged goes to `owned`. `untuned`: what a tuned teacher was before. */
+async function weightsOf(
+  model: Model,
+  choice: TeacherChoice,
+  run: TaughtRun,
+  owned: { dispose(): void }[],
+): Promise<Pick<Teacher, 'weights' | 'identity'> & { readonly untuned?: ModelWeights }> {
+  run.onProgress?.('reading the teacher', 0, 0);
+  const load = (directory: string): Model => {
+    const loaded = loadLike(model, directory);
+    owned.push(loaded);
+    return loaded;
+  };
+  if (choice.kind === 'given' && !isAdapter(choice.directory)) {
+    const { weights, info } = load(choice.directory);
+    return { weights, identity: `model ${info.base}` };
+  }
+  const base = choice.base === undefined ? model : load(choice.base);
+  const { adapter, identity } = await adapterOf(base, choice, run);
+  const merged = mergedWeights(base.weights, adapter);
+  owned.push(merged);
+  const { weights } = merged;
+  const from = choice.kind === 'tuned' ? { untuned: base.weights } : {};
+  return { weights, identity: `${identity} on ${base.info.base}`, ...from };
+}
+
 async function adapterOf(
   base: Model,
   choice: TeacherChoice,
   run: TaughtRun,
 ): Promise<{ readonly adapter: LoraAdapter; readonly identity: string }> {
-  const on = `on ${base.info.base}`;
   if (choice.kind === 'given') {
     const { directory } = choice;
-    return { adapter: readLora(directory, base.weights), identity: `adapter ${loraDigest(directory)} ${on}` };
+    return { adapter: readLora(directory, base.weights), identity: `adapter ${loraDigest(directory)}` };
   }
   const { rank, steps, learningRate, save } = choice;
   const { batch, seq, seed, text } = run;
   const adapter = await tuneAdapter(base, text, { rank, steps, learningRate, batch, seq, seed }, run);
   if (save !== undefined) writeLora(save, adapter, base.info.directory);
-  return { adapter, identity: `tuned, rank ${rank}, ${steps} steps at ${learningRate} ${on}` };
+  return { adapter, identity: `tuned, rank ${rank}, ${steps} steps at ${learningRate}` };
 }
 
-function taught(
-  model: Model,
-  owned: { readonly weights: ModelWeights; readonly bytes: number; dispose(): void },
-  identity: string,
-  { text, seq, onProgress }: TaughtRun,
-): Teacher {
-  onProgress?.('scoring the teacher', 0, 0);
+/** Of weights of the student's shape, average of the run's own sources. */
+function ownPerplexity(model: Model, weights: ModelWeights, { text, seq }: TaughtRun): number {
+  const forward = new Forward(model.config, weights, seq);
   try {
-    const forward = new Forward(model.config, owned.weights, seq);
-    try {
-      const own = text.heldOut.filter(({ guard }) => !guard);
-      const perplexity = average(perplexities({ ...model, weights: owned.weights, forward }, own, seq, null));
-      return { ...owned, identity, perplexity };
-    } finally {
-      forward.dispose();
-    }
-  } catch (error) {
-    owned.dispose();
-    throw error;
+    const own = text.heldOut.filter(({ guard }) => !guard);
+    return average(perplexities({ ...model, weights, forward }, own, seq, null));
+  } finally {
+    forward.dispose();
   }
+}
+
+/** A teacher that was tuned to be worse than it was has nothing to teach. */
+function refuseWorse(tuned: number, untuned: number): void {
+  if (tuned <= untuned) return;
+  throw new Error(
+    `the tuned teacher is worse on held-out text than the model it was tuned from (perplexity ${tuned.toFixed(2)} against ${untuned.toFixed(2)}): lower --teacher-lr, use more text, or distil from the dense model without --tune-teacher`,
+  );
 }
