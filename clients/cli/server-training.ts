@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { TrainRequest } from '../../server/trainer/types.js';
-import { MaskServeError, type MaskServe, type TrainEvent, type TrainJob } from '../sdk/index.js';
+import { MaskServeError, type MaskServe, type TrainEvent, type TrainJob, type TrainTeacher } from '../sdk/index.js';
 import { connect, curlLine } from './connection.js';
 import { UsageError } from './failure.js';
 import type { GlobalOptions } from './global-options.js';
@@ -48,7 +48,10 @@ export async function manageJobs(options: ServerTrainingOptions): Promise<void> 
 }
 
 /** Posts a job and shows it to its end. */
-export async function trainOnServer(request: TrainRequest, options: ServerTrainingOptions): Promise<void> {
+export async function trainOnServer(
+  request: TrainRequest & { readonly tuneTeacher?: TrainTeacher },
+  options: ServerTrainingOptions,
+): Promise<void> {
   const client = connect(options);
   const { settings } = request;
   const sources = sampled(request.sources, settings);

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import type { TeacherChoice } from '../../server/trainer/teacher.js';
 import { TUNE_DEFAULTS } from '../../server/trainer/defaults.js';
+import type { TrainTeacher } from '../sdk/index.js';
 import { UsageError } from './failure.js';
 import { integer, number } from './numbers.js';
 
@@ -55,13 +56,18 @@ export function teacherOf(options: TeacherOptions & { readonly resume?: string }
   return {};
 }
 
-/** Throws for a teacher without --local: the server opens no path that a client names, and has no such option. */
-export function refuseTeacher(options: TeacherOptions): void {
+/** The teacher that a server is to tune. Throws for what is on this machine's disk: the server opens no path that a client names. */
+export function serverTeacherOf(options: TeacherOptions): { readonly tuneTeacher?: TrainTeacher } {
   const { teacher } = teacherOf(options);
-  if (!teacher) return;
-  throw new UsageError(
-    `expected --local beside --${teacher.kind === 'given' ? 'teacher' : 'tune-teacher'}: the server takes KL to its own dense model`,
-  );
+  const local = (['teacher', 'teacherBase', 'saveTeacher'] as const).find((name) => options[name] !== undefined);
+  if (local) {
+    throw new UsageError(
+      `expected --local beside --${flagOf(local)}: the server takes KL to its own dense model, or to an adapter of it by --tune-teacher`,
+    );
+  }
+  if (teacher?.kind !== 'tuned') return {};
+  const { rank, steps, learningRate } = teacher;
+  return { tuneTeacher: { rank, steps, learningRate } };
 }
 
 function tuned(

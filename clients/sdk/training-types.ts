@@ -58,8 +58,17 @@ export interface TrainRequest {
   /** Text of other domains: reported beside the task's own, never trained on. */
   readonly guards?: readonly TrainSource[];
   readonly settings?: TrainSettings;
+  /** First train a low-rank adapter of the dense model on the same text, and take KL to that. What is left out has its default. */
+  readonly tuneTeacher?: TrainTeacher;
   /** Publish even if the mask loses to its prior on held-out text. */
   readonly force?: boolean;
+}
+
+export interface TrainTeacher {
+  readonly rank?: number;
+  readonly steps?: number;
+  /** Peak. */
+  readonly learningRate?: number;
 }
 
 /** The preconditions must hold when the job is posted, and when its mask is published. */
@@ -156,6 +165,7 @@ export interface TrainJob {
   readonly guards: readonly TrainSourceSummary[];
   readonly settings: TrainSettings;
   readonly force: boolean;
+  readonly tuneTeacher: TrainTeacher | null;
   /** ISO 8601. */
   readonly created_at: string;
   readonly started_at: string | null;

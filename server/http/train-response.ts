@@ -1,6 +1,6 @@
 /** Training jobs as JSON. What the trainer itself says (settings, events) keeps its own names. */
 import { lastEvent } from '../jobs/progress.js';
-import type { JobEvent, JobState, JobView, SourceSummary } from '../jobs/types.js';
+import type { JobEvent, JobState, JobView, SourceSummary, TunedTeacherSettings } from '../jobs/types.js';
 import type { MaskTrainingSettings, TrainEvent, TrainFinished } from '../trainer/types.js';
 
 export interface TrainJobJson {
@@ -17,6 +17,7 @@ export interface TrainJobJson {
   readonly guards: readonly SourceSummary[];
   readonly settings: MaskTrainingSettings;
   readonly force: boolean;
+  readonly tuneTeacher: TunedTeacherSettings | null;
   /** ISO 8601. */
   readonly created_at: string;
   readonly started_at: string | null;
@@ -45,6 +46,7 @@ export function jobJson(job: JobView): TrainJobJson {
     guards: order.guards,
     settings: order.settings,
     force: order.force,
+    tuneTeacher: order.tuneTeacher ?? null,
     created_at: iso(job.createdAt),
     started_at: job.startedAt === undefined ? null : iso(job.startedAt),
     ended_at: job.endedAt === undefined ? null : iso(job.endedAt),

@@ -4,9 +4,9 @@ import type { ModelInfo } from '../engine/types.js';
 import { ServerError } from '../errors.js';
 import { bodyParser, optional, show } from '../http/schema.js';
 import { checkOwnTaskName } from '../store/task-name.js';
-import { DEFAULT_METHOD, maskTrainingDefaults } from '../trainer/defaults.js';
+import { DEFAULT_METHOD, maskTrainingDefaults, TUNE_DEFAULTS } from '../trainer/defaults.js';
 import type { MaskTrainingSettings, TrainSource } from '../trainer/types.js';
-import type { SourceSummary, TrainOrder } from './types.js';
+import type { SourceSummary, TrainOrder, TunedTeacherSettings } from './types.js';
 
 /** Sent by a client: null is as good as left out. */
 interface TrainBody {
@@ -16,6 +16,7 @@ interface TrainBody {
   readonly guards?: readonly TrainSource[] | null;
   readonly settings?: Readonly<Record<string, unknown>> | null;
   readonly force?: boolean | null;
+  readonly tuneTeacher?: Readonly<Record<string, unknown>> | null;
 }
 
 /** The limits of the model that a request must keep. */
@@ -72,6 +73,12 @@ const SETTINGS: Readonly<Record<keyof MaskTrainingSettings, SchemaObject>> = {
   bos: { type: 'boolean', description: 'true or false' },
 };
 
+const TUNING: Readonly<Record<keyof TunedTeacherSettings, SchemaObject>> = {
+  rank: integer(1, 4096),
+  steps: integer(1, 1e9),
+  learningRate: POSITIVE,
+};
+
 const SOURCE: SchemaObject = {
   type: 'object',
   required: ['name', 'documents'],
@@ -108,10 +115,15 @@ export const TRAIN_SCHEMA: SchemaObject = {
     }),
     settings: optional({
       type: 'object',
-      properties: Object.fromEntries(Object.entries(SETTINGS).map(([name, schema]) => [name, optional(schema)])),
+      properties: named(SETTINGS),
       description: 'an object of training settings',
     }),
     force: optional({ type: 'boolean', description: 'true or false' }),
+    tuneTeacher: optional({
+      type: 'object',
+      properties: named(TUNING),
+      description: 'an object with rank, steps and learningRate, all optional, of an adapter that is tuned first',
+    }),
   },
 };
 
@@ -119,10 +131,11 @@ const parseBody = bodyParser<TrainBody>(TRAIN_SCHEMA);
 
 /** Throws ServerError invalid_request, invalid_task_name or reserved_task, each naming the field. */
 export function orderOf(body: unknown, model: ModelLimits): TrainOrder {
-  const { task, from, sources, guards, settings, force } = parseBody(body);
+  const { task, from, sources, guards, settings, force, tuneTeacher } = parseBody(body);
   checkOwnTaskName(task);
-  refuseUnknown(settings ?? {});
-  const given = withoutNulls(settings ?? {});
+  refuseUnknown('settings', settings ?? {}, SETTINGS);
+  refuseUnknown('tuneTeacher', tuneTeacher ?? {}, TUNING);
+  const given: Partial<MaskTrainingSettings> = withoutNulls(settings ?? {});
   const order = {
     task,
     ...(from === undefined || from === null ? {} : { from }),
@@ -130,8 +143,15 @@ export function orderOf(body: unknown, model: ModelLimits): TrainOrder {
     guards: (guards ?? []).map(summary),
     settings: withDefaults(given, typeof from === 'string'),
     force: force ?? false,
+    ...(tuneTeacher ? { tuneTeacher: { ...TUNE_DEFAULTS, ...withoutNulls(tuneTeacher) } } : {}),
   };
   checkAgainstModel(order, model);
+  if (tuneTeacher && order.settings.loss === 'lm') {
+    throw invalid(
+      'tuneTeacher',
+      'expected the loss kl or mix beside tuneTeacher: the LM loss alone does not ask a teacher',
+    );
+  }
   return order;
 }
 
@@ -150,13 +170,11 @@ export function textOf(body: unknown): { sources: readonly TrainSource[]; guards
 }
 
 /** A setting that nobody knows is a typing error, which would train something else than was meant. */
-function refuseUnknown(settings: Readonly<Record<string, unknown>>): void {
-  const unknown = Object.keys(settings).find((name) => !Object.hasOwn(SETTINGS, name));
+function refuseUnknown(where: string, given: Readonly<Record<string, unknown>>, known: object): void {
+  const unknown = Object.keys(given).find((name) => !Object.hasOwn(known, name));
   if (unknown === undefined) return;
-  throw invalid(
-    `settings.${unknown}`,
-    `expected one of ${Object.keys(SETTINGS).join(', ')} in settings but received ${show(unknown)}`,
-  );
+  const names = Object.keys(known).join(', ');
+  throw invalid(`${where}.${unknown}`, `expected one of ${names} in ${where} but received ${show(unknown)}`);
 }
 
 /** A travel that was asked for wins over a learning rate that was not. */
@@ -189,8 +207,13 @@ function summary({ name, documents }: TrainSource): SourceSummary {
   return { name, documents: documents.length, characters: documents.reduce((sum, text) => sum + text.length, 0) };
 }
 
-function withoutNulls(settings: Readonly<Record<string, unknown>>): Partial<MaskTrainingSettings> {
-  return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== null));
+function withoutNulls(settings: Readonly<Record<string, unknown>>): Readonly<Record<string, never>> {
+  return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== null)) as Record<string, never>;
+}
+
+/** Each may be left out. */
+function named(properties: Readonly<Record<string, SchemaObject>>): Record<string, SchemaObject> {
+  return Object.fromEntries(Object.entries(properties).map(([name, schema]) => [name, optional(schema)]));
 }
 
 function invalid(param: string, message: string): ServerError {

@@ -233,6 +233,7 @@ class JobQueue implements TrainingJobs {
         ...(record.order.from === undefined ? {} : { from: record.order.from }),
         settings: record.order.settings,
         force: record.order.force,
+        ...(record.order.tuneTeacher ? { tuneTeacher: record.order.tuneTeacher } : {}),
         request: paths.request,
         parent: record.parent === undefined ? undefined : paths.parent,
         checkpoint: { directory: paths.checkpoint, everySeconds: checkpointSeconds },

@@ -1,4 +1,5 @@
 /** Messages between the HTTP thread (training-thread.ts) and the thread that trains (training-worker.ts). */
+import type { TunedTeacherSettings } from './types.js';
 import type { MaskTrainingSettings, TrainEvent } from '../trainer/types.js';
 
 /** Word 0 of `stop`. */
@@ -16,6 +17,7 @@ export interface TrainingOrder {
   readonly from?: string;
   readonly settings: MaskTrainingSettings;
   readonly force: boolean;
+  readonly tuneTeacher?: TunedTeacherSettings;
   /** The body of the request. */
   readonly request: string;
   /** Container of the mask to start from; undefined without `from`. */

@@ -11,7 +11,7 @@ import { loadModel, type Model } from '../engine/model.js';
 import { runTraining } from '../trainer/run.js';
 import { TrainingStopped } from '../trainer/run-steps.js';
 import { textOf } from './request.js';
-import { DROP, GO_ON, SAVE, type FromTraining, type TrainingOrder, type TrainingOutcome } from './training-protocol.js';
+import { DROP, SAVE, type FromTraining, type TrainingOrder, type TrainingOutcome } from './training-protocol.js';
 
 /** Beside a thread that serves, a thread that trains gets a tenth of a core (nice 10); alone it gets all of it. */
 const NICE = 10;
@@ -42,17 +42,19 @@ async function train(): Promise<TrainingOutcome> {
 
 /** Container bytes. Throws Dropped, TrainingStopped, or what the trainer says. */
 async function learn(model: Model): Promise<Uint8Array> {
-  const { task, from, settings, force, parent } = order;
+  const { task, from, settings, force, parent, tuneTeacher } = order;
   const { directory, everySeconds } = order.checkpoint;
   const stopper = new AbortController();
   const request = { task, ...(from === undefined ? {} : { from }), ...readText(), settings, force };
   const events = runTraining(model, request, {
     ...(parent === undefined ? {} : { parent: decodeMaskSet(readFileSync(parent), { expectBase: model.info.base }) }),
+    ...(tuneTeacher ? { teacher: { kind: 'tuned', ...tuneTeacher } } : {}),
     signal: stopper.signal,
     checkpoint: { directory, every: 0, everySeconds, resume: isSaved(directory) },
     onProgress: (stage, done, of) => {
-      // before the first step there is nothing to save
-      if (stopWord() !== GO_ON) throw new Dropped();
+      // a teacher that is tuned saves its state and stops; whatever else comes before the first step has none
+      if (stopWord() === DROP || stopper.signal.aborted) throw new Dropped();
+      if (stopWord() === SAVE) stopper.abort();
       send({ type: 'progress', stage, done, of });
     },
   });
@@ -70,7 +72,8 @@ function readText(): ReturnType<typeof textOf> {
 }
 
 function isSaved(directory: string): boolean {
-  return existsSync(directory) && readdirSync(directory).some((name) => name.endsWith('.safetensors'));
+  if (!existsSync(directory)) return false;
+  return readdirSync(directory, { recursive: true }).some((name) => String(name).endsWith('.safetensors'));
 }
 
 function stopWord(): number {

@@ -2,6 +2,7 @@
 import type { Readable } from 'node:stream';
 import type { Digest } from '../../codec/mask-set.js';
 import type { Precondition } from '../store/types.js';
+import type { TuneSettings } from '../trainer/teacher-tune.js';
 import type { MaskTrainingSettings, TrainEvent, TrainFinished, TrainStarted, TrainStep } from '../trainer/types.js';
 
 /** `queued` → `running` → one of the others, which stay. A running job is queued again when its server stops. */
@@ -26,7 +27,11 @@ export interface TrainOrder {
   /** Every constant, defaults filled in. */
   readonly settings: MaskTrainingSettings;
   readonly force: boolean;
+  /** A teacher is tuned on the text first, and KL is taken to it. */
+  readonly tuneTeacher?: TunedTeacherSettings;
 }
+
+export type TunedTeacherSettings = Pick<TuneSettings, 'rank' | 'steps' | 'learningRate'>;
 
 /** What is kept of a run's events: enough to draw its curve and to say how it went. */
 export interface JobProgress {

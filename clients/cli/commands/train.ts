@@ -18,7 +18,7 @@ import {
   trainOnServer,
   type ServerTrainingOptions,
 } from '../server-training.js';
-import { addTeacherOptions, refuseTeacher, teacherOf, type TeacherOptions } from '../teacher-options.js';
+import { addTeacherOptions, serverTeacherOf, teacherOf, type TeacherOptions } from '../teacher-options.js';
 import { addTextOptions, type TextOptions } from '../text-options.js';
 import { addMaskTrainingOptions, type GivenConstants, maskTrainingSettings } from '../training-options.js';
 import { duration } from '../training-report.js';
@@ -91,8 +91,8 @@ function taskName(task: string): string {
 async function train(options: Options, command: Command): Promise<void> {
   if (!options.local) {
     refuseLocalOptions(command);
-    refuseTeacher(options);
-    return trainOnServer(await readRequest(options), options);
+    const teacher = serverTeacherOf(options);
+    return trainOnServer({ ...(await readRequest(options)), ...teacher }, options);
   }
   const out = await outputFile(options);
   const teacher = teacherOf(options);

@@ -271,6 +271,15 @@ describe('/v1/train', () => {
       'settings.stepz',
       /expected one of method, .* but received "stepz"/,
     ],
+    ['a teacher of nothing', smallJob('x', {}, { tuneTeacher: {} }), 400, 'tuneTeacher', /the loss kl or mix/],
+    ['a rank', smallJob('x', { loss: 'kl' }, { tuneTeacher: { rank: 0 } }), 400, 'tuneTeacher.rank', /from 1 to 4096/],
+    [
+      'a path',
+      smallJob('x', { loss: 'kl' }, { tuneTeacher: { save: '/tmp/x' } }),
+      400,
+      'tuneTeacher.save',
+      /one of rank, steps, learningRate/,
+    ],
     ['a start of nothing', smallJob('x', { prior: 'none' }), 400, 'settings.prior', /random start/],
   ];
   for (const [what, body, status, param, message] of mistakes) {
