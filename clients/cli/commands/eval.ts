@@ -32,7 +32,8 @@ export function addEval(program: Command): void {
     .summary('perplexity of tasks on texts')
     .description(
       `Score texts in windows of ${WINDOW_TOKENS} tokens and print tokens, mean negative log-likelihood (nats a token) and ` +
-        'perplexity. The server does the work, or with --local this process.',
+        'perplexity; of several tasks on several texts the matrix of perplexities. The server does the work, or with --local ' +
+        'this process.',
     )
     .option('--task <names>', 'tasks, separated by commas; "dense" is the unmasked model', taskNames)
     .requiredOption('--data <file...>', 'text: .jsonl with {"text": …} lines, or plain text; each is scored by itself')
@@ -50,6 +51,7 @@ export function addEval(program: Command): void {
 const EXAMPLES = `
 Examples:
   $ maskctl eval --task dense,general,french --data french.jsonl --windows 32
+  $ maskctl eval --local --task dense,general,french,c --data french.jsonl c.jsonl english.jsonl
   $ maskctl eval --local --task french --data french.jsonl --json
   $ maskctl eval --local --model models/smollm2 --mask general.mask --data README.md --no-bos --separator 0`;
 
@@ -76,7 +78,8 @@ async function evaluateAll(options: EvalOptions & GlobalOptions): Promise<void> 
     isLocal ? runLocally(options, sources, progress) : runRemotely(options, sources, progress),
   );
   const [only] = results;
-  if (!json) printForPeople(results);
+  if (!json && task.length > 1 && data.length > 1) printMatrix(task, data, results);
+  else if (!json) printForPeople(results);
   else if (only && results.length === 1) printJson(resultOf(only));
   else printJson(results);
 }
@@ -138,6 +141,23 @@ async function runRemotely(
 
 function resultOf({ task, tokens, nll, ppl }: Evaluated): Evaluated {
   return { task, tokens, nll, ppl };
+}
+
+/** Perplexities, a row for each task and a column for each text (MaskLLM's Table 4). `results`: text after text, task after task. */
+function printMatrix(tasks: readonly string[], data: readonly string[], results: readonly Evaluated[]): void {
+  const columns = [...textNames(data), 'AVERAGE'];
+  const rows = tasks.map((task, i) => {
+    const perplexities = results.slice(i * data.length, (i + 1) * data.length).map(({ ppl }) => ppl);
+    const average = perplexities.reduce((sum, ppl) => sum + ppl, 0) / perplexities.length;
+    return [task, ...[...perplexities, average].map((ppl) => ppl.toFixed(2))];
+  });
+  printTable(['PPL', ...columns], rows, columns);
+}
+
+/** File names without folder and ending, where that tells them apart. */
+function textNames(data: readonly string[]): readonly string[] {
+  const names = data.map((pattern) => basename(pattern).replace(/(\.valid)?\.(jsonl|txt|md)(\.gz)?$/, ''));
+  return new Set(names).size === names.length ? names : data;
 }
 
 function printForPeople(results: readonly Evaluated[]): void {
