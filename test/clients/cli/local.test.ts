@@ -83,7 +83,7 @@ test('eval prints task, tokens, nll and ppl, and no more, for one task and one t
   assert.ok(result.ppl > 5 && result.ppl < 50, String(result.ppl));
 });
 
-test('several tasks and texts give an array, and people a table', async () => {
+test('several tasks and texts give an array, and people a matrix; with one text a table', async () => {
   const other = join(folder, 'other.txt');
   copyFileSync(TEXT, other);
   const args = ['--task', 'dense,general', '--data', TEXT, other, '--windows', '1'];
@@ -100,9 +100,12 @@ test('several tasks and texts give an array, and people a table', async () => {
   );
   assert.equal(results[0]?.nll, results[1]?.nll);
   assert.notEqual(results[0]?.nll, results[2]?.nll);
-  const table = (await evaluate(...args)).stdout.split('\n');
+  const matrix = (await evaluate(...args)).stdout.split('\n');
+  assert.match(matrix[0] as string, /^PPL +Readme +other +AVERAGE$/);
+  assert.equal(matrix.length, 1 + 2 + 1);
+  const table = (await evaluate('--task', 'dense,general', '--data', TEXT, '--windows', '1')).stdout.split('\n');
   assert.match(table[0] as string, /^TASK +DATA +TOKENS +NLL +PPL$/);
-  assert.equal(table.length, 1 + 4 + 1);
+  assert.equal(table.length, 1 + 2 + 1);
 });
 
 test('.jsonl documents are separated by the token that is asked for, with and without BOS', async () => {
