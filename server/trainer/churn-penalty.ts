@@ -34,6 +34,8 @@ const HALVINGS = 9;
 export class ChurnPenalty {
   private readonly starts: readonly Handle[];
   private readonly scratch: Handle;
+  /** Whether the scores are as `bound` left them. */
+  private bounded = false;
 
   /** Takes the scores as they are for the start. Buffers are the caller's to free. */
   constructor(
@@ -49,16 +51,25 @@ export class ChurnPenalty {
     });
   }
 
+  /** Gradients are there: an update follows. */
+  beforeUpdate(): void {
+    this.bounded = false;
+  }
+
   /** λ's pull for the update that step s (from 0) made. */
   afterStep(s: number): void {
     const pull = Math.min(1, this.settings.rate * this.settings.stepShare(s));
-    if (pull > 0) this.keep(1 - pull);
+    if (pull === 0) return;
+    this.keep(1 - pull);
+    this.bounded = false;
   }
 
   /** Pulls all scores back by the least that keeps the bound; nothing happens within it, so twice is as good as once. */
   bound(): void {
     const { maxBits } = this.settings;
-    if (maxBits === undefined || this.bits() <= maxBits) return;
+    if (this.bounded || maxBits === undefined) return;
+    this.bounded = true;
+    if (this.bits() <= maxBits) return;
     let [within, beyond, now] = [0, 1, 1]; // shares of the way from the start
     for (let i = 0; i < HALVINGS; i++) {
       const middle = (within + beyond) / 2;

@@ -73,6 +73,7 @@ export class StraightThrough implements Learner {
   }
 
   accept(matrix: DenseMatrix, dw: Handle): void {
+    this.penalty?.beforeUpdate();
     const { parameter } = this.state(matrix);
     native.mulBf16(parameter.gradients, dw, matrix.weight, parameter.count);
   }

@@ -1,0 +1,82 @@
+/** What the reproduction makes of its plan, without training. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import type { MaskSet } from '../../codec/mask-set.js';
+import { FULL, QUICK } from './budget.js';
+import { CellCache } from './cell-cache.js';
+import { describe, type Cell, type CellResult } from './cells.js';
+import { paperTables, TABLE_IDS, type Table } from './paper-tables.js';
+import { filled, tableText } from './print.js';
+import { sweepPoints } from './sweep.js';
+
+const DOMAINS = ['c', 'english', 'french'];
+const folder = mkdtempSync(join(tmpdir(), 'maskserve-tables-'));
+after(() => rmSync(folder, { recursive: true }));
+
+function cellsOf({ rows }: Table): Cell[] {
+  return rows.flatMap(({ values }) => values.flatMap(({ parts }) => parts.map(({ cell }) => cell)));
+}
+
+test('every table of the list is there, and the default cell is the same in all that have it', () => {
+  const tables = paperTables(QUICK, DOMAINS);
+  assert.deepEqual(
+    tables.map(({ id }) => id),
+    TABLE_IDS,
+  );
+  const [methods, ...others] = tables.map((table) => cellsOf(table).map((cell) => JSON.stringify(cell)));
+  const paperMethod = methods?.[4] as string;
+  for (const cells of others) assert.equal(cells.filter((cell) => cell === paperMethod).length > 0, true);
+});
+
+test('full learns a mask for every domain, quick for the first ones', () => {
+  const domains = (tables: readonly Table[]): number =>
+    tables.find(({ id }) => id === '5')?.rows.at(-1)?.values[0]?.parts.length ?? 0;
+  assert.equal(domains(paperTables(FULL, DOMAINS)), 3);
+  assert.equal(domains(paperTables(QUICK, DOMAINS)), 2);
+  assert.equal(sweepPoints(FULL).length, 2 * 3 * 5);
+});
+
+test('a value is the mean over its domains, and its row says the settings and the paper’s figure', () => {
+  const cell = (domain: string): Cell => ({
+    kind: 'one-shot',
+    method: 'wanda',
+    text: { domain },
+    calibrationWindows: 4,
+    seed: 0,
+    update: false,
+  });
+  const parts = ['c', 'french'].map((domain) => ({ cell: cell(domain), domain }));
+  const table = {
+    id: '5',
+    title: 'a title',
+    rows: [{ label: 'row', values: [{ column: 'PPL', parts, paper: '7.39' }] }],
+  };
+  const result: CellResult = { perplexities: { c: 10, french: 20, english: 99 }, seconds: 1 };
+  const printed = filled(table, () => result);
+  assert.equal(printed.rows[0]?.values[0]?.perplexity, 15);
+  const text = tableText(printed);
+  assert.match(text, /^Table 5 of the paper: a title\n/);
+  assert.match(text, /\nrow +15\.00 +7\.39\n {2}row, PPL: wanda, 4 windows of c, seed 0 \(and 1 more domains\)\n/);
+});
+
+test('a finished cell and its mask come back from the cache, under the same conditions only', () => {
+  const conditions = { base: 'b', data: 'd', windows: 4 };
+  const [cell] = cellsOf(paperTables(QUICK, DOMAINS)[1] as Table) as [Cell];
+  const mask: MaskSet = {
+    n: 2,
+    m: 4,
+    base: '0'.repeat(64),
+    masks: [{ name: 'w', rows: 1, cols: 8, symbols: Uint8Array.of(3, 5) }],
+  };
+  const result: CellResult = { perplexities: { c: 1.5 }, changed: 0.25, bitsPerParameter: 0.1, seconds: 2 };
+  new CellCache(folder, conditions).store(cell, result, mask);
+  const again = new CellCache(folder, conditions);
+  assert.deepEqual(again.result(cell), result);
+  assert.deepEqual(again.mask(cell)?.masks, mask.masks);
+  assert.equal(new CellCache(folder, { ...conditions, windows: 8 }).result(cell), undefined);
+  assert.equal(again.result({ kind: 'dense' }), undefined);
+  assert.equal(describe(cell), 'magnitude');
+});
