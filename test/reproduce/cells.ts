@@ -73,7 +73,7 @@ function learnedLine({ text, settings, from }: LearnedCell): string {
   const constants =
     method === 'gumbel'
       ? ` κ ${scale.join('→')} τ ${temperature.join('→')} α ${priorStrength} λ ${regularisation}`
-      : ` margin ${settings.margin}`;
+      : ` margin ${settings.margin}${settings.maxBits === undefined ? '' : ` at most ${settings.maxBits} bits/param`}`;
   const rate = peakLearningRate(settings).toPrecision(2);
   const start = from ? `from (${describe(from)})` : 'from random logits';
   return `${method} ${loss}, lr ${rate},${constants}, ${steps} steps of ${batch} × ${seq} of ${textName(text)}, seed ${seed}, ${start}`;

@@ -21,18 +21,21 @@ export interface Row {
 }
 
 export interface Table {
-  /** The paper's number. */
+  /** The paper's number, or a name of our own. */
   readonly id: string;
   readonly title: string;
   readonly rows: readonly Row[];
 }
 
-export const TABLE_IDS = ['1', '2', '3', '5', '8', '9', '10'] as const;
+export const TABLE_IDS = ['1', '2', '3', '5', '8', '9', '10', 'curve'] as const;
+
+/** Bits per parameter given the parent; undefined: as many as come. */
+const CURVE_BITS = [0.001, 0.003, 0.01, 0.03, undefined] as const;
 
 /** All tables. `names`: the domains. */
 export function paperTables(budget: Budget, names: readonly string[]): Table[] {
   const plan = new Plan(budget, names);
-  return [methods(plan), priors(plan), regularisation(plan), transfer(plan), ...ablations(plan)];
+  return [methods(plan), priors(plan), regularisation(plan), transfer(plan), ...ablations(plan), curve(plan)];
 }
 
 /** What the rows are made of. */
@@ -212,4 +215,29 @@ function ablations(plan: Plan): Table[] {
       ].map(([alpha, paper]) => row(String(alpha), plan.general({ priorStrength: alpha }), paper)),
     },
   ];
+}
+
+/** What a transferred mask gains on its domain, and costs elsewhere, for its bits: `--max-bits` swept. */
+function curve(plan: Plan): Table {
+  const { generalSteps, domainSteps } = plan.budget;
+  const general = plan.learned('ste', 'all', generalSteps, {}, plan.oneShot('sparsegpt'));
+  const row = (label: string, cellOf: (domain: string) => Cell): Row => ({
+    label,
+    values: [
+      { column: 'its domain', parts: plan.domains.map((domain) => ({ cell: cellOf(domain), domain })), paper: '' },
+      { column: 'all domains', parts: plan.domains.map((domain) => ({ cell: cellOf(domain) })), paper: '' },
+    ],
+  });
+  return {
+    id: 'curve',
+    title: `perplexity against bits per parameter: straight-through transfers from general (${plan.domains.join(', ')})`,
+    rows: [
+      row('general', () => general),
+      ...CURVE_BITS.map((maxBits) =>
+        row(maxBits === undefined ? 'no bound' : `at most ${maxBits}`, (domain) =>
+          plan.learned('ste', { domain }, domainSteps, maxBits === undefined ? {} : { maxBits }, general),
+        ),
+      ),
+    ],
+  };
 }

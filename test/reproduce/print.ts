@@ -54,7 +54,8 @@ export function tableText({ table, title, rows }: PrintedTable): string {
   const settings = rows.flatMap(({ label, values }) =>
     values.map(({ column, settings }) => `  ${label}, ${column}: ${settings}`),
   );
-  return [`Table ${table} of the paper: ${title}`, ...aligned([header, ...lines]), ...settings, ''].join('\n');
+  const heading = /^\d/.test(table) ? `Table ${table} of the paper` : `Beyond the paper, ${table}`;
+  return [`${heading}: ${title}`, ...aligned([header, ...lines]), ...settings, ''].join('\n');
 }
 
 export function sweepText(lines: readonly SweepLine[]): string {
