@@ -1,5 +1,5 @@
 /**
- * `npm run reproduce -- [--full] [--only TABLE]… [--sweep] [--data DIR] [--model DIR] [--cache DIR] [--json FILE] [--threads N]`: trains and prints this project's own versions of the tables of the
+ * `npm run reproduce -- [--full] [--only TABLE|curve]… [--sweep] [--data DIR] [--model DIR] [--cache DIR] [--json FILE] [--threads N]`: trains and prints this project's own versions of the tables of the
  * MaskLLM paper (arXiv 2409.17481) on models/tiny: perplexity on the valid text of DIR's domains. Quick unless --full. Finished cells are kept in the cache, so a run that was stopped goes on.
  */
 import { writeFileSync } from 'node:fs';
