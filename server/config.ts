@@ -134,7 +134,12 @@ const OPTIONS = {
     byDefault: 'none',
     help: 'origin whose pages may call this server from a browser; may be repeated',
   },
-  'default-task': { value: 'TASK', parse: text, byDefault: 'dense', help: 'task of requests that name none' },
+  'default-task': {
+    value: 'TASK',
+    parse: text,
+    byDefault: "a prepared base's own, else dense",
+    help: 'task of requests that name none',
+  },
   'request-timeout': {
     value: 'SECONDS',
     parse: integer(1, 86400),
@@ -182,13 +187,28 @@ export function parseConfig(argv: readonly string[], env: Readonly<Record<string
     trainCheckpointSeconds: given('train-checkpoint') ?? 30,
     keysFile: given('keys'),
     allowOrigins: Object.freeze(givenAll('allow-origin', flags, env)),
-    defaultTask: given('default-task') ?? 'dense',
+    defaultTask: given('default-task') ?? preparedDefaultTask(model) ?? 'dense',
     requestTimeoutMs: (given('request-timeout') ?? 600) * 1000,
     drainTimeoutMs: (given('drain-timeout') ?? 30) * 1000,
     logLevel: given('log-level') ?? 'info',
   });
   refuseOpenDoor(config);
   return { type: 'serve', config };
+}
+
+/** `maskctl prepare` names the task that its base is to be served through (design §10); other directories have no maskserve.json. */
+function preparedDefaultTask(model: string): string | undefined {
+  const file = join(model, 'maskserve.json');
+  if (!existsSync(file)) return undefined;
+  try {
+    const { defaultTask } = JSON.parse(readFileSync(file, 'utf8')) as { defaultTask?: unknown };
+    if (typeof defaultTask === 'string') return defaultTask;
+  } catch {
+    // falls through: the same complaint as for a file without the field
+  }
+  throw new ConfigError(
+    `expected JSON with "defaultTask" in ${file}, as maskctl prepare writes it; pass --default-task to do without`,
+  );
 }
 
 function readFlags(argv: readonly string[]): Record<string, string | boolean | (string | boolean)[] | undefined> {

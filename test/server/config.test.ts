@@ -28,6 +28,16 @@ describe('the configuration', () => {
     assert.ok(Object.isFrozen(config));
   });
 
+  it('serves a prepared base through the task that it names, unless told otherwise', () => {
+    const prepared = mkdtempSync(join(folder, 'prepared-'));
+    const file = join(prepared, 'maskserve.json');
+    writeFileSync(file, '{"defaultTask": "general"}');
+    assert.equal(parse(['--model', prepared]).defaultTask, 'general');
+    assert.equal(parse(['--model', prepared, '--default-task', 'dense']).defaultTask, 'dense');
+    writeFileSync(file, '{}');
+    assert.throws(() => parse(['--model', prepared]), /expected JSON with "defaultTask" in .*maskserve\.json/);
+  });
+
   it('keeps each model’s masks apart where no store is named', () => {
     assert.equal(parse(['--model', folder]).store, resolve('.maskserve', folder.split('/').pop() ?? ''));
   });
