@@ -10,7 +10,7 @@ import { normal } from './gumbel.js';
 import type { EffectiveWeight } from './layer-pass.js';
 import type { WeightLearner } from './learner.js';
 import { LoraMerge, type LoraAdapter, type LoraPair } from './lora-merge.js';
-import { allocateParameter, BYTES_PER_PARAMETER, type Parameter } from './optimizer.js';
+import { allocateParameter, type Parameter } from './optimizer.js';
 
 export interface LoraSettings {
   readonly rank: number;
@@ -95,14 +95,6 @@ export class Lora implements WeightLearner {
   private state(matrix: DenseMatrix): State {
     return this.states.get(matrix.name) as State;
   }
-}
-
-/** Native bytes that a learner of these matrices takes, scratch of the largest aside: parameters with gradient and moments, effective weights. */
-export function loraBytes(weights: ModelWeights, rank: number): number {
-  return matricesOf(weights).reduce(
-    (sum, { rows, cols }) => sum + rank * (rows + cols) * BYTES_PER_PARAMETER + rows * cols * 2,
-    0,
-  );
 }
 
 function valuesOf({ values, count }: Parameter): Float32Array {
