@@ -171,11 +171,15 @@ class JobQueue implements TrainingJobs {
     // what is being published can't be taken back: the job ends as it does
     if (this.publishing === job) await this.running?.ended;
     else {
-      const wasRunning = this.running?.job === job;
-      await job.change({ state: 'cancelled', endedAt: Date.now() });
-      if (wasRunning) this.running?.thread.stop('drop');
-      else await this.tidy(job);
-      this.tellPositions();
+      const run = this.running?.job === job ? this.running : undefined;
+      try {
+        await job.change({ state: 'cancelled', endedAt: Date.now() });
+      } finally {
+        // also where the disk fails: it is over in memory, and comes back with the next start
+        run?.thread.stop('drop');
+        this.tellPositions();
+      }
+      if (!run) await this.tidy(job);
     }
     return { job: job.view, forgotten: false };
   }

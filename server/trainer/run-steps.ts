@@ -6,7 +6,7 @@ import type { TrainStep } from './types.js';
 export interface SaveOptions {
   /** Steps between two checkpoints; 0: only when the run is stopped, and at its end. */
   readonly every: number;
-  /** A checkpoint as well when the last one is older than this. */
+  /** A checkpoint as well when the last one is older than this, and than ten times what it took to write; 0: every step. */
   readonly everySeconds?: number;
   readonly directory: string;
   readonly write: (step: number) => void;
@@ -47,13 +47,16 @@ export class TrainingStopped extends Error {
 const HOPELESS_NATS = 1;
 const HOPELESS_STEPS = 10;
 
+/** A checkpoint of a large model takes seconds: by the clock it takes a tenth of the time at most. */
+const WRITE_SHARE = 10;
+
 /** Runs what is left. Throws TrainingStopped (its state saved), DivergenceError, or one line on a loss that has run away. */
 export async function* runSteps(options: StepsOptions): AsyncGenerator<TrainStep, void, undefined> {
   const { training, from, evaluateEvery, look, save, signal } = options;
   const { steps } = training;
   const started = performance.now();
   const watch = runawayWatch(options.guessing);
-  const isDue = saveClock(save);
+  const clock = saveClock(save);
   let done = from;
   while (!training.finished) {
     await nextTurn(); // signals, messages and timers have their turn between steps
@@ -66,19 +69,29 @@ export async function* runSteps(options: StepsOptions): AsyncGenerator<TrainStep
     watch(report);
     const looks = done === steps || (evaluateEvery > 0 && done % evaluateEvery === 0);
     const seen = looks ? look(done) : {};
-    if (save && (done === steps || isDue(done))) save.write(done);
+    if (save && (done === steps || clock.isDue(done))) clock.time(() => save.write(done));
     yield { ...event(report, options, performance.now() - started), ...seen };
   }
 }
 
-function saveClock(save: SaveOptions | undefined): (step: number) => boolean {
+interface SaveClock {
+  isDue(step: number): boolean;
+  /** Runs a write, and counts from its end. */
+  time(write: () => void): void;
+}
+
+function saveClock(save: SaveOptions | undefined): SaveClock {
   const { every = 0, everySeconds = Infinity } = save ?? {};
   let last = performance.now();
-  return (step) => {
-    const now = performance.now();
-    const due = (every > 0 && step % every === 0) || now - last >= everySeconds * 1000;
-    if (due) last = now;
-    return due;
+  let pause = everySeconds * 1000;
+  return {
+    isDue: (step) => (every > 0 && step % every === 0) || performance.now() - last >= pause,
+    time: (write) => {
+      const began = performance.now();
+      write();
+      last = performance.now();
+      if (everySeconds > 0) pause = Math.max(everySeconds * 1000, WRITE_SHARE * (last - began));
+    },
   };
 }
 
