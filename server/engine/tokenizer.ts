@@ -16,7 +16,6 @@ export interface ModelTokenizer {
   label(id: number): string;
   /** Text of a whole sequence, special tokens skipped. */
   decode(ids: readonly number[]): string;
-  isSpecial(id: number): boolean;
   readonly chatTemplate: string | undefined;
   /** Texts of bos and eos for chat templates. */
   readonly specialTexts: { readonly bos_token: string; readonly eos_token: string };
@@ -110,10 +109,6 @@ class HuggingFaceTokenizer implements ModelTokenizer {
   decode(ids: readonly number[]): string {
     const text = Buffer.concat(ids.map((id) => this.bytes(id))).toString('utf8');
     return this.stripsLeadingSpace && text.startsWith(' ') ? text.slice(1) : text;
-  }
-
-  isSpecial(id: number): boolean {
-    return this.special.has(id);
   }
 }
 

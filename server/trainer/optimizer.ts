@@ -37,9 +37,6 @@ export function allocateParameter(buffers: Buffers, name: string, count: number)
   };
 }
 
-/** Bytes of a parameter with its gradient and two moments. */
-export const BYTES_PER_PARAMETER = 16;
-
 /**
  * One AdamW step (`step` from 1) on all parameters. Returns the gradients' joint norm before clipping. Throws when it is not
  * finite, naming the tensor.

@@ -11,7 +11,6 @@ function tokenizerOf(tokens: readonly (string | number[])[]): ModelTokenizer {
     bytes: (id) => bytes[id] ?? new Uint8Array(0),
     label: String,
     decode: () => '',
-    isSpecial: () => false,
     chatTemplate: undefined,
     specialTexts: { bos_token: '', eos_token: '' },
   };
