@@ -164,7 +164,8 @@ test('an aborted sequence is freed at once', async () => {
     for (;;) if ((await iterator.next()).done) return;
   }, /gone/);
   const deadline = Date.now() + 2000;
-  while (native.usage().bytes !== restingBytes && Date.now() < deadline) {
+  const freed = (): boolean => native.usage().bytes === restingBytes && engine.stats().running === 0;
+  while (!freed() && Date.now() < deadline) {
     await new Promise((resolve) => setTimeout(resolve, 1));
   }
   assert.deepEqual([native.usage().bytes, engine.stats().running], [restingBytes, 0]);
