@@ -1,12 +1,17 @@
-/** Loads the native addon: built by `make` in kernels/, found next to the sources whatever the output folder is called. */
+/**
+ * Loads the native addon: built by `make` in kernels/, found next to the sources whatever the output folder is called. MASKSERVE_ADDON
+ * names another file: one built with `make OUT=…`, without replacing what other processes load.
+ */
 import { createRequire } from 'node:module';
 import { existsSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { NativeAddon } from './types.js';
 
 export * from './types.js';
 
-const file = fileURLToPath(new URL('../../kernels/build/maskserve.node', import.meta.url));
+const built = fileURLToPath(new URL('../../kernels/build/maskserve.node', import.meta.url));
+const file = process.env['MASKSERVE_ADDON'] ? resolve(process.env['MASKSERVE_ADDON']) : built;
 
 /** The native ops. Throws one line saying what to do when the addon is missing or does not load. */
 export const native: NativeAddon = load();
