@@ -115,8 +115,8 @@ export function addMaskTrainingOptions(command: Command): Command {
       ).choices(PRIORS),
     )
     .option(
-      '--keep-dense <layers...>',
-      'layers that no mask covers: last:1, first:2, an index, or a name such as model.layers.5 (Table 15); the output layer is always dense',
+      '--keep-dense <names...>',
+      'layers that no mask covers: last:1, first:2, an index, a name such as model.layers.5, or a matrix such as model.layers.5.mlp.down_proj (Table 15); the output layer is always dense',
     );
   for (const [flags, text, constant, parse] of CONSTANTS) {
     const option = new Option(flags, `${text} (${defaultsOf(constant)})`).argParser(parse);

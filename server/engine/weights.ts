@@ -44,6 +44,8 @@ export interface ModelWeights {
   readonly head: Handle;
   /** Weights in all, each counted once. */
   readonly parameters: number;
+  /** Names of the only linear layers that masks may cover; undefined: all. */
+  readonly masked?: ReadonlySet<string>;
   /** Frees what this process allocated and unmaps the files. */
   readonly dispose: () => void;
 }
@@ -65,8 +67,9 @@ export function loadWeights(config: ModelConfig, tensors: ReadonlyMap<string, Te
 }
 
 /** The linear layers of a model in file order: what masks may cover. */
-export function matricesOf(weights: ModelWeights): DenseMatrix[] {
-  return weights.layers.flatMap((layer) => [layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down]);
+export function matricesOf({ layers, masked }: ModelWeights): DenseMatrix[] {
+  const all = layers.flatMap((layer) => [layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down]);
+  return masked ? all.filter(({ name }) => masked.has(name)) : all;
 }
 
 function loadLayer(loader: Loader, config: ModelConfig, prefix: string): LayerWeights {

@@ -62,10 +62,10 @@ const SETTINGS: Readonly<Record<keyof MaskTrainingSettings, SchemaObject>> = {
     type: 'array',
     items: {
       type: 'string',
-      pattern: '^((first|last):[0-9]+|(model\\.layers\\.)?[0-9]+)$',
-      description: 'a layer such as last:1, 5 or model.layers.5',
+      pattern: '^((first|last):[0-9]+|(model\\.layers\\.)?[0-9]+|model\\.layers\\.[0-9]+\\.[a-z_.]+)$',
+      description: 'a layer or matrix such as last:1, 5, model.layers.5 or model.layers.5.mlp.down_proj',
     },
-    description: 'an array of layers such as last:1, 5 or model.layers.5',
+    description: 'an array of layers or matrices such as last:1, 5, model.layers.5 or model.layers.5.mlp.down_proj',
   },
   evaluateEvery: integer(0, 1e9),
   evaluateWindows: integer(1, 1e6),

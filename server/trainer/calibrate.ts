@@ -7,7 +7,7 @@ import { KvCache } from '../engine/kv-cache.js';
 import { CHUNK_TOKENS } from '../engine/llama.js';
 import type { Model } from '../engine/model.js';
 import { Random } from '../engine/random.js';
-import type { DenseMatrix, LayerWeights } from '../engine/weights.js';
+import { matricesOf, type DenseMatrix, type ModelWeights } from '../engine/weights.js';
 
 /** Which statistic of the inputs is gathered. */
 export type Statistic = 'sumSquares' | 'gram';
@@ -19,9 +19,13 @@ export interface Calibration {
   readonly of: (matrix: DenseMatrix) => Handle;
 }
 
-/** Matrices that read the same input, by layer. */
-export function inputGroups(layer: LayerWeights): DenseMatrix[][] {
-  return [[layer.q, layer.k, layer.v], [layer.o], [layer.gate, layer.up], [layer.down]];
+/** The matrices that may be masked, those that read the same input together. */
+export function inputGroupsOf(weights: ModelWeights): DenseMatrix[][] {
+  const names = new Set(matricesOf(weights).map(({ name }) => name));
+  return weights.layers
+    .flatMap((layer) => [[layer.q, layer.k, layer.v], [layer.o], [layer.gate, layer.up], [layer.down]])
+    .map((group) => group.filter(({ name }) => names.has(name)))
+    .filter((group) => group.length > 0);
 }
 
 export function statisticBytes(statistic: Statistic, cols: number): number {

@@ -47,7 +47,7 @@ export function nibblesOfSet(masked: Model, set: MaskSet): NibblesByName {
       const mask: Mask | undefined = masks.get(name);
       if (mask?.rows === rows && mask.cols === cols) return [name, symbolsToNibbles(mask.symbols)];
       throw new Error(
-        `expected the mask to start from to cover ${name} (${rows}x${cols}), but it does not; keep its layer dense by --keep-dense`,
+        `expected the mask to start from to cover ${name} (${rows}x${cols}), but it does not; keep that dense by --keep-dense`,
       );
     }),
   );

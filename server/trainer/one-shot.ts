@@ -7,7 +7,7 @@ import type { Mask, MaskSet } from '../../codec/mask-set.js';
 import { nibblesToSymbols } from '../../codec/pattern.js';
 import type { Model } from '../engine/model.js';
 import { matricesOf, type DenseMatrix } from '../engine/weights.js';
-import { calibrate, inputGroups, statisticBytes, type Calibration, type Statistic } from './calibrate.js';
+import { calibrate, inputGroupsOf, statisticBytes, type Calibration, type Statistic } from './calibrate.js';
 
 export type OneShotMethod = 'magnitude' | 'wanda' | 'sparsegpt';
 
@@ -62,11 +62,11 @@ function pruneCalibrated(model: Model, options: OneShotOptions, keep: (matrix: D
   }
 }
 
-/** Input groups of all layers, cut where their statistics exceed the budget. */
+/** Input groups of all that may be masked, cut where their statistics exceed the budget. */
 export function batchesWithin(model: Model, statistic: Statistic, budget = DEFAULT_MEMORY_BYTES): DenseMatrix[][][] {
   const batches: DenseMatrix[][][] = [];
   let bytes = Infinity;
-  for (const group of model.weights.layers.flatMap(inputGroups)) {
+  for (const group of inputGroupsOf(model.weights)) {
     const cost = statisticBytes(statistic, (group[0] as DenseMatrix).cols);
     if (bytes + cost > budget) {
       batches.push([]);

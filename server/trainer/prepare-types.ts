@@ -20,7 +20,7 @@ export interface PrepareSettings {
   readonly epsilon: number;
   readonly weightDecay: number;
   readonly clip: number;
-  /** Layers that stay dense and as they are. */
+  /** Layers and matrices that stay dense and as they are. */
   readonly keepDense: readonly string[];
   /** Steps between two looks at the held-out text; 0: only at the end. */
   readonly evaluateEvery: number;

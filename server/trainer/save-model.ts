@@ -7,9 +7,10 @@ import { syncDirectory, writeSafetensors, type ElementType, type TensorToWrite }
 /** Configuration, tokenizer, licence: what a model is besides its weights. Cards and indices describe the original's files and stay behind. */
 const COMPANIONS = /^(.*\.json|tokenizer\.model|.*\.jinja|merges\.txt|vocab\.txt|LICEN[CS]E.*)$/;
 const LEFT_BEHIND = /^(.*\.index\.json|maskserve\.json)$/;
-const NAMES: Readonly<Record<TensorLocation['type'], ElementType>> = { bf16: 'BF16', f16: 'F16', f32: 'F32' };
+/** What the format calls the element types. */
+export const ELEMENT_NAMES: Readonly<Record<TensorLocation['type'], ElementType>> = { bf16: 'BF16', f16: 'F16', f32: 'F32' };
 
-/** Fills `into` with bf16 bytes of a matrix from `offset` on. */
+/** Fills `into` with bytes of a tensor from `offset` on. */
 export type ReadWeights = (offset: number, into: Uint8Array) => void;
 
 /**
@@ -24,12 +25,17 @@ export function saveModel(directory: string, original: string, replaced: Readonl
       const read = replaced.get(name);
       return read
         ? { name, type: 'BF16', shape, read }
-        : { name, type: NAMES[tensor.type], shape, read: reader(tensor, files) };
+        : { name, type: ELEMENT_NAMES[tensor.type], shape, read: tensorReader(tensor, files) };
     });
     writeSafetensors(join(directory, 'model.safetensors'), tensors, { format: 'pt' });
   } finally {
     for (const file of files.values()) closeSync(file);
   }
+  copyCompanions(directory, original);
+}
+
+/** Copies what a model is besides its weights from the directory `original`. Durable when it returns. */
+export function copyCompanions(directory: string, original: string): void {
   for (const name of readdirSync(original)) {
     if (!COMPANIONS.test(name) || LEFT_BEHIND.test(name)) continue;
     copyFileSync(join(original, name), join(directory, name));
@@ -46,7 +52,8 @@ export function saveFile(directory: string, name: string, content: string | Uint
   syncDirectory(directory);
 }
 
-function reader({ file, offset }: TensorLocation, files: Map<string, number>): ReadWeights {
+/** Reads a tensor's bytes from its file, which is opened into `files` (descriptors by path) for the caller to close. */
+export function tensorReader({ file, offset }: TensorLocation, files: Map<string, number>): ReadWeights {
   return (from, into) => {
     const open = files.get(file) ?? openSync(file, 'r');
     files.set(file, open);

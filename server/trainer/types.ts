@@ -44,7 +44,7 @@ export interface MaskTrainingSettings {
   readonly scale: readonly [number, number];
   readonly temperature: readonly [number, number];
   readonly regularisation: number;
-  /** Layers that stay dense and out of the mask set: `last:1`, `first:2`, an index, or a name such as `model.layers.5`. */
+  /** What stays dense and out of the mask set: layers as `last:1`, `first:2`, an index or `model.layers.5`, or a matrix as `model.layers.5.mlp.down_proj`. */
   readonly keepDense: readonly string[];
   /** Steps between two looks at the held-out text; 0: only at the end. The best mask that a look saw is the result. */
   readonly evaluateEvery: number;

@@ -93,8 +93,8 @@ function addConstants(command: Command): void {
     .option('--weight-decay <w>', 'AdamW: decay of the kept weights', number(0, 1), defaults.weightDecay)
     .option('--clip <norm>', 'largest joint norm of the gradients; 0: none', number(0, 1e9), defaults.clip)
     .option(
-      '--keep-dense <layers...>',
-      'layers left as they are: last:1, first:2, an index, or a name such as model.layers.5 (Table 15)',
+      '--keep-dense <names...>',
+      'layers left as they are: last:1, first:2, an index, a name such as model.layers.5, or a matrix such as model.layers.5.mlp.down_proj (Table 15)',
       [...defaults.keepDense],
     )
     .option(

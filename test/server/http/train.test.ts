@@ -263,7 +263,13 @@ describe('/v1/train', () => {
     ],
     ['a separator', smallJob('x', { separator: 4096 }), 400, 'settings.separator', /below 4096/],
     ['a schedule', smallJob('x', { scale: [1] }), 400, 'settings.scale', /an array of two positive numbers/],
-    ['a layer', smallJob('x', { keepDense: ['all'] }), 400, 'settings.keepDense[0]', /a layer such as last:1/],
+    [
+      'a layer',
+      smallJob('x', { keepDense: ['all'] }),
+      400,
+      'settings.keepDense[0]',
+      /a layer or matrix such as last:1/,
+    ],
     [
       'a typing error',
       smallJob('x', { stepz: 4 }),

@@ -70,6 +70,18 @@ test('layers kept dense are in no mask and learn nothing; the others do', async 
   );
 });
 
+test('a matrix is kept dense by its name, with .weight or without', async () => {
+  const [down, up] = ['model.layers.5.mlp.down_proj', 'model.layers.1.self_attn.q_proj.weight'];
+  const { set, finished } = await run(
+    model,
+    request({ steps: 4, learningRate: 8e-3, keepDense: [down, up], prior: 'wanda' }),
+  );
+  const names = new Set(set.masks.map(({ name }) => name));
+  assert.equal(names.size, 6 * 7 - 2);
+  assert.ok(!names.has(`${down}.weight`) && !names.has(up) && names.has('model.layers.5.mlp.up_proj.weight'));
+  assert.ok(finished.changed > 0);
+});
+
 test('the paper’s method learns too, and can start from nothing', async () => {
   const method = 'gumbel';
   const { steps, finished } = await run(model, request({ method, steps: 5, learningRate: 5e-3 }));
@@ -142,7 +154,15 @@ test('what can not be run is refused with one line', async () => {
       /expected --seq to be at most the model's context of \d+ but received 100000/,
     ],
     [() => run(model, request({ prior: 'none' })), /expected --method gumbel beside --prior none/],
-    [() => run(model, request({ keepDense: ['6'] })), /like last:1, first:2, 5 or model\.layers\.5 .* but received 6/],
+    [
+      () => run(model, request({ keepDense: ['6'] })),
+      /like last:1, first:2, 5, model\.layers\.5 or .* but received 6$/,
+    ],
+    [
+      () => run(model, request({ keepDense: ['model.layers.4.mlp.down_pro.weight'] })),
+      /but received model\.layers\.4\.mlp\.down_pro\.weight; near are model\.layers\.4\.mlp\.down_proj, /,
+    ],
+    [() => run(model, request({ keepDense: ['k_prj'] })), /near are (model\.layers\.\d\.self_attn\.k_proj(, )?){3}$/],
     [() => run(model, request({ keepDense: ['first:6'] })), /expected --keep-dense to leave some of the 6 layers/],
     [
       () => run(model, request({ batch: 2 ** 24 })),
