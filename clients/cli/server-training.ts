@@ -55,7 +55,7 @@ export async function trainOnServer(
   const client = connect(options);
   const { settings } = request;
   const sources = sampled(request.sources, settings);
-  const guards = sampled(request.guards, { ...settings, steps: 0 });
+  const guards = sampled(request.guards, settings.guardShare > 0 ? settings : { ...settings, steps: 0 });
   const [sent, all] = [charactersOf(sources), charactersOf(request.sources)];
   if (sent < all) {
     process.stderr.write(

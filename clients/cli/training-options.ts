@@ -37,6 +37,12 @@ const CONSTANTS: readonly (readonly [
   ['--beta1 <b>', 'AdamW: decay of the first moment (Table 7)', 'beta1', number(0, 0.999999)],
   ['--beta2 <b>', 'AdamW: decay of the second moment (Table 7)', 'beta2', number(0, 0.999999)],
   ['--epsilon <e>', 'AdamW: ε (Table 7)', 'epsilon', POSITIVE],
+  [
+    '--relative-epsilon <r>',
+    "AdamW: adds this share of the step's root mean square gradient to ε, so that groups whose gradient is noise stay",
+    'relativeEpsilon',
+    number(0, 1e6),
+  ],
   ['--weight-decay <w>', 'AdamW: decay of the logits (Table 7)', 'weightDecay', number(0, 1)],
   ['--clip <norm>', 'largest joint norm of the gradients; 0: none (Table 7)', 'clip', number(0, 1e9)],
   [
@@ -57,6 +63,12 @@ const CONSTANTS: readonly (readonly [
     'ste: largest bits per parameter of the mask given its start: the pull is as strong as it takes',
     'maxBits',
     number(0, 1),
+  ],
+  [
+    '--guard-share <s>',
+    "share of a step's sequences that are text of --guard, with KL as their loss; 0: only look at it",
+    'guardShare',
+    number(0, 0.9),
   ],
   ['--sigma <s>', 'gumbel: logits start as N(0, σ)', 'sigma', POSITIVE],
   [

@@ -29,6 +29,8 @@ export interface TrainSettings {
   readonly beta1?: number;
   readonly beta2?: number;
   readonly epsilon?: number;
+  /** Adds this share of the step's root mean square gradient to ε. */
+  readonly relativeEpsilon?: number;
   readonly weightDecay?: number;
   readonly clip?: number;
   readonly margin?: number;
@@ -36,6 +38,8 @@ export interface TrainSettings {
   readonly rate?: number;
   /** Largest bits per parameter of the mask given its start. */
   readonly maxBits?: number;
+  /** Share of a step's sequences that are text of the guards. */
+  readonly guardShare?: number;
   readonly sigma?: number;
   readonly priorStrength?: number;
   readonly scale?: readonly [number, number];
@@ -55,7 +59,7 @@ export interface TrainRequest {
   /** `general` or `general@sha256:<digest>`: the mask that is the start and the parent. */
   readonly from?: string;
   readonly sources: readonly TrainSource[];
-  /** Text of other domains: reported beside the task's own, never trained on. */
+  /** Text of other domains: reported beside the task's own, and with `guardShare` kept decent. */
   readonly guards?: readonly TrainSource[];
   readonly settings?: TrainSettings;
   /** First train a low-rank adapter of the dense model on the same text, and take KL to that. What is left out has its default. */

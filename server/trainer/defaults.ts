@@ -33,6 +33,8 @@ const SHARED = {
   beta2: 0.95,
   clip: 1,
   refine: 0,
+  relativeEpsilon: 0,
+  guardShare: 0.25,
   margin: 0.015,
   rate: 0,
   sigma: 0.01,

@@ -68,8 +68,9 @@ export function peakLearningRate(settings: MaskTrainingSettings): number {
   return margin * Math.min(LARGEST_STEP, settings.travel / scheduleSum(scheduleOf(settings)));
 }
 
-export function optimizerOf({ beta1, beta2, epsilon, weightDecay, clip }: AdamWSettings): AdamWSettings {
-  return { beta1, beta2, epsilon, weightDecay, clip };
+export function optimizerOf(settings: AdamWSettings): AdamWSettings {
+  const { beta1, beta2, epsilon, relativeEpsilon = 0, weightDecay, clip } = settings;
+  return { beta1, beta2, epsilon, relativeEpsilon, weightDecay, clip };
 }
 
 export function klWeightOf({ loss }: MaskTrainingSettings): () => number {

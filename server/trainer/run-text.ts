@@ -17,6 +17,8 @@ export interface TextSettings {
   readonly seq: number;
   readonly seed: number;
   readonly evaluateWindows: number;
+  /** Share of a step's sequences that come from guards; 0 or undefined: they are only looked at, from their first token on. */
+  readonly guardShare?: number;
   readonly separator?: number;
   readonly bos: boolean;
 }
@@ -31,6 +33,8 @@ export interface HeldOutText {
 
 export interface RunText {
   readonly streams: readonly Int32Array[];
+  /** To train on, of guards; none if they are only looked at. */
+  readonly guardStreams: readonly Int32Array[];
   /** Own sources first, then guards. */
   readonly heldOut: readonly HeldOutText[];
   readonly trainTokens: number;
@@ -41,7 +45,7 @@ export interface RunText {
 
 export interface TextRequest {
   readonly sources: readonly TrainSource[];
-  /** Text that is only looked at. */
+  /** Text of other domains. */
   readonly guards: readonly TrainSource[];
 }
 
@@ -53,43 +57,51 @@ export function readRunText(
   onSource?: (done: number, of: number) => void,
 ): RunText {
   const of = sources.length + guards.length;
-  const splits = sources.map(({ documents }, index) => {
+  const own = sources.map((source, index) => {
     onSource?.(index, of);
-    return splitStream(model, documents, settings.seed, {
-      ...streamOptions(settings),
-      limit: tokensToRead(settings, sources.length),
-    });
+    return splitText(model, source, settings, tokensToRead(settings, sources.length));
   });
-  const streams = splits.map(({ train }) => train);
-  requireLength(
-    streams,
-    sources.map(({ name }) => name),
-    settings.seq,
-  );
-  const own = splits.map(({ heldOut }, i) =>
-    heldOutText(
-      sources[i] as TrainSource,
-      heldOut,
-      settings,
-      spreadWindows,
-      'held-out text (a twentieth of its documents)',
-    ),
-  );
   const others = guards.map((guard, index) => {
     onSource?.(sources.length + index, of);
-    const limit = settings.evaluateWindows * settings.seq + 1;
-    const stream = tokenStream(model, guard.documents, { ...streamOptions(settings), limit });
-    return { ...heldOutText(guard, stream, settings, firstWindows, 'text'), guard: true };
+    return guardSequences(settings) > 0
+      ? splitText(model, guard, settings, tokensToRead(settings, guards.length))
+      : { train: [], heldOut: textToLookAt(model, guard, settings) };
   });
-  const heldOut = [...own, ...others];
+  const streams = own.flatMap(({ train }) => train);
+  const guardStreams = others.flatMap(({ train }) => train);
+  const heldOut = [...own.map((text) => text.heldOut), ...others.map((text) => ({ ...text.heldOut, guard: true }))];
   const windows = heldOut.flatMap((text) => text.windows);
   return {
     streams,
+    guardStreams,
     heldOut,
-    trainTokens: streams.reduce((sum, ids) => sum + ids.length, 0),
+    trainTokens: [...streams, ...guardStreams].reduce((sum, ids) => sum + ids.length, 0),
     heldOutTokens: windows.length * settings.seq,
-    digest: digestOf([...streams, ...windows]),
+    digest: digestOf([...streams, ...guardStreams, ...windows]),
   };
+}
+
+/** Sequences of a step that guards have: one at least where they have a share, and never all. */
+export function guardSequences({ batch, guardShare = 0 }: Pick<TextSettings, 'batch' | 'guardShare'>): number {
+  return guardShare === 0 ? 0 : Math.min(batch - 1, Math.max(1, Math.round(batch * guardShare)));
+}
+
+interface SplitText {
+  readonly train: readonly Int32Array[];
+  readonly heldOut: HeldOutText;
+}
+
+function splitText(model: Model, source: TrainSource, settings: TextSettings, limit: number): SplitText {
+  const { train, heldOut } = splitStream(model, source.documents, settings.seed, { ...streamOptions(settings), limit });
+  requireLength([train], [source.name], settings.seq);
+  const kind = 'held-out text (a twentieth of its documents)';
+  return { train: [train], heldOut: heldOutText(source, heldOut, settings, spreadWindows, kind) };
+}
+
+function textToLookAt(model: Model, guard: TrainSource, settings: TextSettings): HeldOutText {
+  const limit = settings.evaluateWindows * settings.seq + 1;
+  const stream = tokenStream(model, guard.documents, { ...streamOptions(settings), limit });
+  return heldOutText(guard, stream, settings, firstWindows, 'text');
 }
 
 function streamOptions({ separator, bos }: TextSettings): { bos: boolean; separator?: number } {

@@ -16,7 +16,7 @@ import { bitsPerParameter, changedShare } from './rate.js';
 import * as setup from './run-learner.js';
 import { oneShotPrior } from './run-prior.js';
 import { runSteps, type SaveOptions, type StepsOptions } from './run-steps.js';
-import { readRunText, type RunText } from './run-text.js';
+import { guardSequences, readRunText, type RunText } from './run-text.js';
 import {
   checkTeacher,
   ofRunItself,
@@ -143,6 +143,9 @@ class MaskRun {
         optimizer: setup.optimizerOf(settings),
         klWeight: setup.klWeightOf(settings),
         seed: settings.seed,
+        ...(text.guardStreams.length > 0
+          ? { guards: { streams: text.guardStreams, sequences: guardSequences(settings) } }
+          : {}),
       },
       { from: this.from, ...(teacher ? { teacher: teacher.weights } : {}) },
     );

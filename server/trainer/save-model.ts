@@ -8,7 +8,11 @@ import { syncDirectory, writeSafetensors, type ElementType, type TensorToWrite }
 const COMPANIONS = /^(.*\.json|tokenizer\.model|.*\.jinja|merges\.txt|vocab\.txt|LICEN[CS]E.*)$/;
 const LEFT_BEHIND = /^(.*\.index\.json|maskserve\.json)$/;
 /** What the format calls the element types. */
-export const ELEMENT_NAMES: Readonly<Record<TensorLocation['type'], ElementType>> = { bf16: 'BF16', f16: 'F16', f32: 'F32' };
+export const ELEMENT_NAMES: Readonly<Record<TensorLocation['type'], ElementType>> = {
+  bf16: 'BF16',
+  f16: 'F16',
+  f32: 'F32',
+};
 
 /** Fills `into` with bytes of a tensor from `offset` on. */
 export type ReadWeights = (offset: number, into: Uint8Array) => void;

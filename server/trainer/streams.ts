@@ -47,21 +47,25 @@ export interface Batch {
   readonly targets: Int32Array;
 }
 
-/** B sequences of T tokens: for each a stream is drawn, all alike, then a place in it. Depends on seed and step alone. */
-export function drawBatch(
-  streams: readonly Int32Array[],
-  { batch, tokens }: { readonly batch: number; readonly tokens: number },
-  seed: number,
-  step: number,
-): Batch {
+/** Sequences of a batch that come from the same streams. */
+export interface BatchPart {
+  readonly streams: readonly Int32Array[];
+  readonly sequences: number;
+}
+
+/** Sequences of T tokens, part after part: for each a stream of its part is drawn, all alike, then a place in it. Depends on seed and step alone. */
+export function drawBatch(parts: readonly BatchPart[], tokens: number, seed: number, step: number): Batch {
   const random = new Random(seed * 2 ** 20 + step);
-  const ids = new Int32Array(batch * tokens);
-  const targets = new Int32Array(batch * tokens);
-  for (let b = 0; b < batch; b++) {
-    const stream = streams[Math.floor(random.uniform() * streams.length)] as Int32Array;
-    const start = Math.floor(random.uniform() * (stream.length - tokens));
-    ids.set(stream.subarray(start, start + tokens), b * tokens);
-    targets.set(stream.subarray(start + 1, start + tokens + 1), b * tokens);
+  const rows = tokens * parts.reduce((sum, { sequences }) => sum + sequences, 0);
+  const [ids, targets] = [new Int32Array(rows), new Int32Array(rows)];
+  let at = 0;
+  for (const { streams, sequences } of parts) {
+    for (let b = 0; b < sequences; b++, at += tokens) {
+      const stream = streams[Math.floor(random.uniform() * streams.length)] as Int32Array;
+      const start = Math.floor(random.uniform() * (stream.length - tokens));
+      ids.set(stream.subarray(start, start + tokens), at);
+      targets.set(stream.subarray(start + 1, start + tokens + 1), at);
+    }
   }
   return { ids, targets };
 }

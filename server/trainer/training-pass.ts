@@ -37,6 +37,12 @@ export interface Losses {
   readonly kl: number;
 }
 
+/** The loss of `rows` tokens of a batch: klWeight 0: LM only; 1: KL to what `teach` saw last. */
+export interface LossShare {
+  readonly rows: number;
+  readonly klWeight: number;
+}
+
 export interface PassOptions extends BatchShape {
   /** Bytes that kept activations may take; above it layers are recomputed in the backward pass. */
   readonly activationBytes: number;
@@ -98,12 +104,18 @@ export class TrainingPass {
     this.teacherHead = teacher.head;
   }
 
-  /** Loss of `ids` (rows) → `targets` (rows), gradients to `sink`. klWeight 0: LM only; 1: KL to what `teach` saw last. */
-  step(ids: Int32Array, targets: Int32Array, klWeight: number, weightsOf: WeightsOf, sink: GradientSink): Losses {
+  /** Loss of `ids` (rows) → `targets` (rows), gradients to `sink`. `shares` cover all rows in order. */
+  step(
+    ids: Int32Array,
+    targets: Int32Array,
+    shares: readonly LossShare[],
+    weightsOf: WeightsOf,
+    sink: GradientSink,
+  ): Losses {
     const { config, weights } = this.model;
     this.forward(ids, weights, weightsOf);
     this.finalNorm(this.hidden, weights);
-    const losses = this.headBackward(targets, klWeight);
+    const losses = this.headBackward(targets, shares);
     const last = this.inputs[config.layers] as Handle;
     native.zero(this.scratch.d);
     native.rmsnormBackward(
@@ -148,33 +160,38 @@ export class TrainingPass {
   }
 
   /** scratch.dh ← gradient of the final norm's output, block of logits by block. */
-  private headBackward(targets: Int32Array, klWeight: number): Losses {
+  private headBackward(targets: Int32Array, shares: readonly LossShare[]): Losses {
+    let [lm, kl, loss, first] = [0, 0, 0, 0];
+    for (const { rows, klWeight } of shares) {
+      const end = first + rows;
+      while (first < end) {
+        const count = Math.min(this.logitRows, end - first);
+        const sums = this.blockBackward(targets.subarray(first, first + count), first, klWeight);
+        lm += sums.lm;
+        kl += sums.kl;
+        loss += klWeight * sums.kl + (1 - klWeight) * sums.lm;
+        first += count;
+      }
+    }
+    return { lm: lm / this.rows, kl: kl / this.rows, loss: loss / this.rows };
+  }
+
+  /** Sums over the rows from `first` on, as many as targets. */
+  private blockBackward(targets: Int32Array, first: number, klWeight: number): { lm: number; kl: number } {
     const { config, weights } = this.model;
     const { hidden, vocab } = config;
-    let [lm, kl] = [0, 0];
-    for (let first = 0; first < this.rows; first += this.logitRows) {
-      const count = Math.min(this.logitRows, this.rows - first);
-      const block = (base: Handle): Handle => native.view(base, first * hidden * F32, count * hidden * F32);
-      const views = [block(this.hidden), block(this.teacherHidden), block(this.scratch.dh)] as const;
-      const [h, teacher, dh] = views;
-      native.linear(this.logits, h, weights.head, 'bf16', count, vocab, hidden);
-      if (klWeight > 0) native.linear(this.teacherLogits, teacher, this.teacherHead, 'bf16', count, vocab, hidden);
-      const sums = native.lossBackward(
-        this.logits,
-        klWeight > 0 ? this.teacherLogits : NO_BUFFER,
-        targets.subarray(first, first + count),
-        count,
-        vocab,
-        klWeight,
-        this.rows,
-      );
-      native.linearBackwardInput(dh, this.logits, weights.head, 'bf16', count, vocab, hidden, false);
-      for (const view of views) native.free(view);
-      lm += sums.lm;
-      kl += sums.kl;
-    }
-    [lm, kl] = [lm / this.rows, kl / this.rows];
-    return { lm, kl, loss: klWeight * kl + (1 - klWeight) * lm };
+    const count = targets.length;
+    const block = (base: Handle): Handle => native.view(base, first * hidden * F32, count * hidden * F32);
+    const views = [block(this.hidden), block(this.teacherHidden), block(this.scratch.dh)] as const;
+    const [h, teacher, dh] = views;
+    const asks = klWeight > 0;
+    native.linear(this.logits, h, weights.head, 'bf16', count, vocab, hidden);
+    if (asks) native.linear(this.teacherLogits, teacher, this.teacherHead, 'bf16', count, vocab, hidden);
+    const teacherLogits = asks ? this.teacherLogits : NO_BUFFER;
+    const sums = native.lossBackward(this.logits, teacherLogits, targets, count, vocab, klWeight, this.rows);
+    native.linearBackwardInput(dh, this.logits, weights.head, 'bf16', count, vocab, hidden, false);
+    for (const view of views) native.free(view);
+    return sums;
   }
 
   private context(index: number, weights: ModelWeights): LayerContext {

@@ -6,8 +6,8 @@ import type { Model } from '../engine/model.js';
 import type { ModelWeights } from '../engine/weights.js';
 import type { WeightLearner } from './learner.js';
 import { adamwStep, DivergenceError, scheduleShare, type AdamWSettings, type Schedule } from './optimizer.js';
-import { drawBatch } from './streams.js';
-import { TrainingPass, type Losses, type PassOptions } from './training-pass.js';
+import { drawBatch, type BatchPart } from './streams.js';
+import { TrainingPass, type Losses, type LossShare, type PassOptions } from './training-pass.js';
 
 export interface TrainingSettings extends PassOptions {
   readonly schedule: Schedule;
@@ -17,6 +17,8 @@ export interface TrainingSettings extends PassOptions {
   /** Share of KL(teacher ‖ student) in the loss at step s (from 0) of all; the rest is the LM loss. */
   readonly klWeight: (step: number, steps: number) => number;
   readonly seed: number;
+  /** Sequences of a batch that are text of other domains; KL alone is their loss. None without it. */
+  readonly guards?: BatchPart;
 }
 
 export interface StepReport extends Losses {
@@ -36,16 +38,19 @@ export class Training {
   constructor(
     model: Model,
     private readonly learner: WeightLearner,
-    private readonly streams: readonly Int32Array[],
+    streams: readonly Int32Array[],
     private readonly settings: TrainingSettings,
     options: { readonly teacher?: ModelWeights; readonly from?: number } = {},
   ) {
     this.pass = new TrainingPass(model, settings);
     this.teacher = options.teacher ?? model.weights;
     this.done = options.from ?? 0;
+    const { guards, batch } = settings;
+    this.parts = [{ streams, sequences: batch - (guards?.sequences ?? 0) }, ...(guards ? [guards] : [])];
   }
 
   private readonly teacher: ModelWeights;
+  private readonly parts: readonly BatchPart[];
 
   get steps(): number {
     return this.settings.schedule.steps;
@@ -64,14 +69,14 @@ export class Training {
   step(): StepReport {
     const started = performance.now();
     const { settings, learner } = this;
-    const { ids, targets } = drawBatch(this.streams, settings, settings.seed, this.done);
-    const klWeight = settings.klWeight(this.done, this.steps);
+    const { ids, targets } = drawBatch(this.parts, settings.tokens, settings.seed, this.done);
+    const shares = this.lossShares(settings.klWeight(this.done, this.steps));
     const bonus = learner.prepare(this.done, this.steps);
-    if (klWeight > 0) this.pass.teach(ids, this.teacher);
+    if (shares.some(({ klWeight }) => klWeight > 0)) this.pass.teach(ids, this.teacher);
     const losses = this.pass.step(
       ids,
       targets,
-      klWeight,
+      shares,
       (matrix) => learner.weight(matrix),
       (matrix, dw) => learner.accept(matrix, dw),
     );
@@ -81,6 +86,14 @@ export class Training {
     const gradientNorm = adamwStep(learner.parameters, settings.optimizer, learningRate, this.done + 1);
     this.done++;
     return { ...losses, loss, step: this.done, learningRate, gradientNorm, milliseconds: performance.now() - started };
+  }
+
+  /** Own sequences come first, then guards. */
+  private lossShares(klWeight: number): LossShare[] {
+    return this.parts.map(({ sequences }, part) => ({
+      rows: sequences * this.settings.tokens,
+      klWeight: part === 0 ? klWeight : 1,
+    }));
   }
 
   dispose(): void {

@@ -30,6 +30,8 @@ export interface MaskTrainingSettings {
   readonly beta1: number;
   readonly beta2: number;
   readonly epsilon: number;
+  /** Adds this share of the step's root mean square gradient to ε, see optimizer.ts. */
+  readonly relativeEpsilon: number;
   readonly weightDecay: number;
   readonly clip: number;
   /** ste: scores start at ± margin. */
@@ -38,6 +40,8 @@ export interface MaskTrainingSettings {
   readonly rate: number;
   /** ste: largest bits per parameter of the mask given its start; undefined: any. */
   readonly maxBits?: number;
+  /** Share of a step's sequences that are text of the guards, with KL as their loss; 0: guards are only looked at. */
+  readonly guardShare: number;
   /** gumbel: σ of the initial logits; α of Eq. 10; κ and τ, first and last; λ of Eq. 8. */
   readonly sigma: number;
   readonly priorStrength: number;
@@ -66,7 +70,7 @@ export interface TrainRequest {
   /** Task (or file, locally) whose mask is the starting point and the parent. */
   readonly from?: string;
   readonly sources: readonly TrainSource[];
-  /** Held-out text of other domains: reported beside the task's own. */
+  /** Text of other domains: their held-out part is reported beside the task's own, the rest keeps the mask decent there (guardShare). */
   readonly guards: readonly TrainSource[];
   readonly settings: MaskTrainingSettings;
   /** Publish or write even if the mask loses to its prior on held-out text. */

@@ -47,7 +47,7 @@ learner.prepare(0, 100);
 const { lm } = pass.step(
   ids,
   targets,
-  0,
+  [{ rows: ids.length, klWeight: 0 }],
   (matrix) => learner.weight(matrix),
   (matrix, dw) => learner.accept(matrix, dw),
 );

@@ -56,7 +56,11 @@ export function addTrain(program: Command): void {
       '--from <task>',
       'transfer: start from the mask of this task (with --local: a file, or a task that comes with the model) and be stored as its child',
     )
-    .option('--guard <glob...>', 'text of other domains, looked at and reported, never trained on', [])
+    .option(
+      '--guard <glob...>',
+      'text of other domains: kept decent by a share of each step (--guard-share), and reported',
+      [],
+    )
     .option('--local', 'train in this process; otherwise the server trains, and publishes')
     .option('-o, --out <file>', 'with --local: write the mask to this file');
   addServerTraining(command);

@@ -160,7 +160,9 @@ test('gradients of A and B are those of the loss, by finite differences', () => 
     const [ids, targets] = [draw(), draw()];
     const adapter = lora.adapter();
     for (const matrix of matricesOf(model.weights)) wide.fill(matrix, adapter.get(matrix.name));
-    pass.step(ids, targets, 0, wide.weightsOf, (matrix, dw) => lora.accept(matrix, dw));
+    pass.step(ids, targets, [{ rows: ids.length, klWeight: 0 }], wide.weightsOf, (matrix, dw) =>
+      lora.accept(matrix, dw),
+    );
     for (const matrix of matricesOf(model.weights)) {
       const { name } = matrix;
       if (!/0\.self_attn\.k|5\.mlp\.down/.test(name)) continue;
@@ -177,7 +179,7 @@ test('gradients of A and B are those of the loss, by finite differences', () => 
             at.map((value, i) => value + ((sign * step) / norm) * (gradient[i] as number)),
           );
           wide.fill(matrix, lora.adapter().get(name));
-          return pass.step(ids, targets, 0, wide.weightsOf, () => undefined).loss;
+          return pass.step(ids, targets, [{ rows: ids.length, klWeight: 0 }], wide.weightsOf, () => undefined).loss;
         };
         const slope = (shifted(1) - shifted(-1)) / (2 * step);
         native.write(values, 0, at);

@@ -90,11 +90,14 @@ test('KL is taken to the teacher as it is, embedding, norms and head included', 
       row.forEach((logP, id) => (expected += (Math.exp(logP) * (logP - (q[t]?.[id] as number))) / ids.length));
     });
     pass.teach(ids, teacher.weights);
-    const { kl } = pass.step(ids, ids, 1, denseWeights, () => undefined);
+    const { kl } = pass.step(ids, ids, [{ rows: ids.length, klWeight: 1 }], denseWeights, () => undefined);
     assert.ok(expected > 0.05, `the teacher differs: ${expected}`);
     assert.ok(Math.abs(kl / expected - 1) < 1e-3, `${kl}, expected ${expected}`);
     pass.teach(ids, model.weights);
-    assert.ok(pass.step(ids, ids, 1, denseWeights, () => undefined).kl < 1e-6, 'and none to itself');
+    assert.ok(
+      pass.step(ids, ids, [{ rows: ids.length, klWeight: 1 }], denseWeights, () => undefined).kl < 1e-6,
+      'and none to itself',
+    );
   } finally {
     native.setPrecision('bf16');
     pass.dispose();

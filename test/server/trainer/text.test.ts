@@ -32,11 +32,11 @@ test('a twentieth of the documents is held out, and no document is on both sides
 
 test('batches depend on seed and step alone, and targets are the next tokens', () => {
   const streams = [Int32Array.from({ length: 500 }, (_, i) => i), Int32Array.from({ length: 300 }, (_, i) => 1000 + i)];
-  const shape = { batch: 64, tokens: 16 };
-  const first = drawBatch(streams, shape, 7, 12);
-  assert.deepEqual(drawBatch(streams, shape, 7, 12), first);
-  assert.notDeepEqual(drawBatch(streams, shape, 7, 13), first);
-  assert.notDeepEqual(drawBatch(streams, shape, 8, 12), first);
+  const parts = [{ streams, sequences: 64 }];
+  const first = drawBatch(parts, 16, 7, 12);
+  assert.deepEqual(drawBatch(parts, 16, 7, 12), first);
+  assert.notDeepEqual(drawBatch(parts, 16, 7, 13), first);
+  assert.notDeepEqual(drawBatch(parts, 16, 8, 12), first);
   assert.ok(first.ids.every((id, i) => first.targets[i] === id + 1));
   const fromFirst = first.ids.filter((id, i) => i % 16 === 0 && id < 1000).length;
   assert.ok(fromFirst > 16 && fromFirst < 48, 'sources are drawn alike, whatever their length');
