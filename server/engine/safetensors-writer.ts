@@ -6,7 +6,7 @@ import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'n
 import { dirname } from 'node:path';
 
 /** Element types by the format's names, and their bytes. */
-const ELEMENT_BYTES = { F32: 4, BF16: 2, F16: 2, U8: 1 } as const;
+const ELEMENT_BYTES = { I64: 8, F32: 4, BF16: 2, F16: 2, U8: 1 } as const;
 
 export type ElementType = keyof typeof ELEMENT_BYTES;
 
