@@ -4,6 +4,8 @@ import { Command } from 'commander';
 import { addComplete } from './commands/complete.js';
 import { addDiff } from './commands/diff.js';
 import { addEval } from './commands/eval.js';
+import { addExport } from './commands/export.js';
+import { addImport } from './commands/import.js';
 import { addInspect } from './commands/inspect.js';
 import { addPrepare } from './commands/prepare.js';
 import { addPrune } from './commands/prune.js';
@@ -38,6 +40,8 @@ const COMMANDS = [
   addPrepare,
   addTrain,
   addSensitivity,
+  addImport,
+  addExport,
 ];
 
 async function main(): Promise<number> {
