@@ -347,6 +347,12 @@ export interface NativeAddon {
       readonly weightDecay: number;
       readonly step: number;
       readonly gradientScale: number;
+      /**
+       * Above 0 a parameter moves by learningRate · soft(m̂/(√v̂ + ε), threshold + curvature · √v̂): what is not steady from step to step, or so
+       * large that its curvature outweighs it, stays.
+       */
+      readonly threshold: number;
+      readonly curvature: number;
     },
   ): void;
 }

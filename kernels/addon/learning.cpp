@@ -165,15 +165,17 @@ napi_value ScaleBy(Call& call) {
 ms_adamw ReadAdamW(Call& call, size_t at) {
   const auto number = [&](const char* name) { return call.Property(at, "settings", name); };
   const double step = number("step");
-  const ms_adamw s = {number("learningRate"), number("beta1"),       number("beta2"),
-                      number("epsilon"),      number("weightDecay"), static_cast<int64_t>(step),
-                      number("gradientScale")};
+  const ms_adamw s = {number("learningRate"),  number("beta1"),       number("beta2"),
+                      number("epsilon"),       number("weightDecay"), static_cast<int64_t>(step),
+                      number("gradientScale"), number("threshold"),   number("curvature")};
   constexpr double kLargestStep = 9007199254740991.0;  // 2⁵³ − 1
   call.Require(step >= 1 && step <= kLargestStep && step == static_cast<double>(s.step), "settings.step",
                "to be an integer of at least 1", step);
   call.Require(s.beta1 >= 0 && s.beta1 < 1, "settings.beta1", "in [0, 1)", s.beta1);
   call.Require(s.beta2 >= 0 && s.beta2 < 1, "settings.beta2", "in [0, 1)", s.beta2);
   call.Require(s.epsilon > 0, "settings.epsilon", "above 0", s.epsilon);
+  call.Require(s.threshold >= 0, "settings.threshold", "to be at least 0", s.threshold);
+  call.Require(s.curvature >= 0, "settings.curvature", "to be at least 0", s.curvature);
   return s;
 }
 

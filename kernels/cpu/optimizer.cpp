@@ -24,6 +24,7 @@ double SquaresOfBlock(const float* x, int64_t n) {
 // The step with its constants worked out in fp64.
 struct AdamW {
   VF gradient_scale, keep_first, add_first, keep_second, add_second, decay, rate, inverse_root, epsilon;
+  VF learning_rate, inverse_first, threshold, curvature;  // of gated steps alone
 };
 
 AdamW Prepare(const ms_adamw& s) {
@@ -38,20 +39,46 @@ AdamW Prepare(const ms_adamw& s) {
           set(1 - s.learning_rate * s.weight_decay),
           set(s.learning_rate / first_bias),
           set(1 / sqrt(second_bias)),
-          set(s.epsilon)};
+          set(s.epsilon),
+          set(s.learning_rate),
+          set(1 / first_bias),
+          set(s.threshold),
+          set(s.curvature)};
+}
+
+// What a parameter moves by at rate 1, after what holds it back: evidence below the threshold moves nothing.
+MS_INLINE VF Gated(const AdamW& s, VF m, VF root, VF epsilon) {
+  const VF ratio = Div(Mul(m, s.inverse_first), Add(root, epsilon));
+  const VF threshold = Add(s.threshold, Mul(s.curvature, root));
+  return Sub(ratio, Smaller(Larger(ratio, Sub(Zero(), threshold)), threshold));
 }
 
 // No fused multiply-adds: the same bits on every instruction set.
+template <bool kGated>
 MS_INLINE void Update(const AdamW& s, float* parameters, const float* gradients, float* first, float* second,
                       int64_t n) {
   const VF g = Mul(LoadPart(gradients, n), s.gradient_scale);
   const VF m = Add(Mul(LoadPart(first, n), s.keep_first), Mul(g, s.add_first));
   const VF v = Add(Mul(LoadPart(second, n), s.keep_second), Mul(Mul(g, g), s.add_second));
-  const VF root = Add(Mul(Sqrt(v), s.inverse_root), s.epsilon);
-  const VF p = Sub(Mul(LoadPart(parameters, n), s.decay), Div(Mul(s.rate, m), root));
+  const VF root = Mul(Sqrt(v), s.inverse_root);
+  const VF step =
+      kGated ? Mul(s.learning_rate, Gated(s, m, root, s.epsilon)) : Div(Mul(s.rate, m), Add(root, s.epsilon));
+  const VF p = Sub(Mul(LoadPart(parameters, n), s.decay), step);
   StorePart(first, m, n);
   StorePart(second, v, n);
   StorePart(parameters, p, n);
+}
+
+template <bool kGated>
+void StepAll(ms_context* ctx, float* parameters, const float* gradients, float* first, float* second, int64_t n,
+             const ms_adamw& settings) {
+  const AdamW s = Prepare(settings);
+  auto body = [&](int64_t begin, int64_t end, int) {
+    int64_t i = begin;
+    for (; i + W <= end; i += W) Update<kGated>(s, parameters + i, gradients + i, first + i, second + i, W);
+    if (i < end) Update<kGated>(s, parameters + i, gradients + i, first + i, second + i, end - i);
+  };
+  ParallelRanges(ctx, n, kGrain, body);
 }
 
 }  // namespace
@@ -60,13 +87,8 @@ namespace ISA {
 
 ms_status AdamWStep(ms_context* ctx, float* parameters, const float* gradients, float* first, float* second, int64_t n,
                     ms_adamw settings) {
-  const AdamW s = Prepare(settings);
-  auto body = [&](int64_t begin, int64_t end, int) {
-    int64_t i = begin;
-    for (; i + W <= end; i += W) Update(s, parameters + i, gradients + i, first + i, second + i, W);
-    if (i < end) Update(s, parameters + i, gradients + i, first + i, second + i, end - i);
-  };
-  ParallelRanges(ctx, n, kGrain, body);
+  const bool gated = settings.threshold > 0 || settings.curvature > 0;
+  (gated ? StepAll<true> : StepAll<false>)(ctx, parameters, gradients, first, second, n, settings);
   return MS_OK;
 }
 

@@ -61,6 +61,7 @@ typedef struct ms_adamw {
   double learning_rate, beta1, beta2, epsilon, weight_decay;
   int64_t step; /* from 1 */
   double gradient_scale;
+  double threshold, curvature; /* soft threshold of m/(sqrt(v) + epsilon): threshold + curvature * sqrt(v); 0: AdamW */
 } ms_adamw;
 
 /* State of one calling thread: thread pool or stream, working memory, precision, the last error. Never shared. */

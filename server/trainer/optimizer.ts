@@ -11,6 +11,10 @@ export interface AdamWSettings {
    * those whose gradient stands out do, whatever the model's gradient scale.
    */
   readonly relativeEpsilon?: number;
+  /** Soft threshold of a parameter's steadiness m̂/(√v̂ + ε), which is 1 at most; noise is around √((1 − β1)/(1 + β1)). 0: none. */
+  readonly threshold?: number;
+  /** Raises the threshold by this times √v̂: a parameter whose gradients are that large curves back before its gain is had. 0: not at all. */
+  readonly curvature?: number;
   readonly weightDecay: number;
   /** Largest joint L2 norm of the gradients; 0: no clipping. */
   readonly clip: number;
@@ -65,7 +69,7 @@ export function adamwStep(
       parameter.firstMoments,
       parameter.secondMoments,
       parameter.count,
-      { ...settings, epsilon, learningRate, step, gradientScale },
+      { threshold: 0, curvature: 0, ...settings, epsilon, learningRate, step, gradientScale },
     );
   }
   return norm;

@@ -16,6 +16,8 @@ const SETTINGS: AdamW = {
   weightDecay: 0.1,
   step: 1,
   gradientScale: 0.5,
+  threshold: 0,
+  curvature: 0,
 };
 
 onEveryIsa(import.meta.url, () => {
@@ -105,25 +107,52 @@ onEveryIsa(import.meta.url, () => {
     }
   });
 
-  test('adamw follows AdamW in fp64 over many steps', () => {
-    const n = 1003;
-    const next = random(5);
-    const start = floats(next, n);
-    const expected = { p: Float64Array.from(start), m: new Float64Array(n), v: new Float64Array(n) };
-    scoped((scope) => {
-      const [p, m, v] = [scope.put(start), scope.room(n * 4), scope.room(n * 4)];
-      for (let step = 1; step <= 20; step++) {
-        const gradients = floats(next, n).map((g, i) => g * 10 ** (-i % 6));
-        const settings = { ...SETTINGS, step, learningRate: 5e-3 / step };
-        native.adamw(p, scope.put(gradients), m, v, n, settings);
-        adamw(expected, gradients, settings);
-      }
-      assert.ok(relativeError(scope.floats(p, n), expected.p) < 1e-6, 'parameters');
-      assert.ok(relativeError(scope.floats(m, n), expected.m) < 1e-6, 'first moments');
-      assert.ok(relativeError(scope.floats(v, n), expected.v) < 1e-6, 'second moments');
-      const moved = (a: ArrayLike<number>): Float64Array => Float64Array.from(a, (x, i) => x - (start[i] ?? 0));
-      assert.ok(relativeError(moved(scope.floats(p, n)), moved(expected.p)) < 1e-4, 'the way travelled');
+  const gates = [
+    { threshold: 0, curvature: 0 },
+    { threshold: 0.4, curvature: 0 },
+    { threshold: 0.1, curvature: 0.3 },
+  ];
+  for (const gate of gates) {
+    test(`adamw follows AdamW in fp64 over many steps, gated by ${gate.threshold} + ${gate.curvature} · √v`, () => {
+      const n = 1003;
+      const next = random(5);
+      const start = floats(next, n);
+      const expected = { p: Float64Array.from(start), m: new Float64Array(n), v: new Float64Array(n) };
+      scoped((scope) => {
+        const [p, m, v] = [scope.put(start), scope.room(n * 4), scope.room(n * 4)];
+        for (let step = 1; step <= 20; step++) {
+          const gradients = floats(next, n).map((g, i) => g * 10 ** (-i % 6));
+          const settings = { ...SETTINGS, ...gate, step, learningRate: 5e-3 / step };
+          native.adamw(p, scope.put(gradients), m, v, n, settings);
+          adamw(expected, gradients, settings);
+        }
+        assert.ok(relativeError(scope.floats(p, n), expected.p) < 1e-6, 'parameters');
+        assert.ok(relativeError(scope.floats(m, n), expected.m) < 1e-6, 'first moments');
+        assert.ok(relativeError(scope.floats(v, n), expected.v) < 1e-6, 'second moments');
+        const moved = (a: ArrayLike<number>): Float64Array => Float64Array.from(a, (x, i) => x - (start[i] ?? 0));
+        assert.ok(relativeError(moved(scope.floats(p, n)), moved(expected.p)) < 1e-4, 'the way travelled');
+      });
     });
+  }
+
+  test('what is below the threshold does not move, nor what is as large as its curvature', () => {
+    const gate = { weightDecay: 0, gradientScale: 1, beta1: 0, beta2: 0, epsilon: 1e-12 };
+    const moved = (gradient: number, given: Partial<AdamW>): number =>
+      scoped((scope) => {
+        const p = scope.put(Float32Array.of(0));
+        native.adamw(p, scope.put(Float32Array.of(gradient)), scope.room(4), scope.room(4), 1, {
+          ...SETTINGS,
+          ...gate,
+          learningRate: 1,
+          ...given,
+        });
+        return scope.floats(p, 1)[0] as number;
+      });
+    assert.equal(moved(0.5, { threshold: 1.01 }), 0, 'm/√v is 1 where nothing is averaged');
+    assert.ok(Math.abs(moved(0.5, { threshold: 0.75 }) + 0.25) < 1e-6);
+    assert.ok(Math.abs(moved(-0.5, { threshold: 0.75 }) - 0.25) < 1e-6);
+    assert.equal(moved(2, { curvature: 0.6 }), 0);
+    assert.ok(Math.abs(moved(0.5, { curvature: 0.6 }) + 0.7) < 1e-6);
   });
 
   test('results have the same bits on any number of threads', () => {
@@ -185,6 +214,8 @@ onEveryIsa(import.meta.url, () => {
       );
       assert.throws(() => step({ beta1: 1 }), /expected settings.beta1 in \[0, 1\) but received 1/);
       assert.throws(() => step({ epsilon: 0 }), /expected settings.epsilon above 0 but received 0/);
+      assert.throws(() => step({ threshold: -1 }), /expected settings.threshold to be at least 0 but received -1/);
+      assert.throws(() => step({ curvature: -1 }), /expected settings.curvature to be at least 0 but received -1/);
       assert.throws(() => step({ learningRate: NaN }), /expected settings.learningRate to be finite/);
       assert.throws(() => step({ weightDecay: undefined }), {
         name: 'TypeError',
@@ -212,6 +243,8 @@ function adamw(state: { p: Float64Array; m: Float64Array; v: Float64Array }, gra
     state.v[i] = v;
     const [first, second] = [m / (1 - s.beta1 ** s.step), v / (1 - s.beta2 ** s.step)];
     const decayed = (state.p[i] ?? 0) * (1 - s.learningRate * s.weightDecay);
-    state.p[i] = decayed - (s.learningRate * first) / (Math.sqrt(second) + s.epsilon);
+    const ratio = first / (Math.sqrt(second) + s.epsilon);
+    const threshold = s.threshold + s.curvature * Math.sqrt(second);
+    state.p[i] = decayed - s.learningRate * (ratio - Math.max(-threshold, Math.min(threshold, ratio)));
   });
 }

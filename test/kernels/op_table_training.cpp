@@ -139,7 +139,9 @@ void Optimizer(int64_t n) {
     auto p = start, m = Room(n), v = Room(n);
     for (int64_t step = 1; step <= 2; ++step) {
       backend->ops.adamw(ctx, p.data(), gradients.data(), m.data(), v.data(), n,
-                         {1e-2, 0.9, 0.95, 1e-5, 0.1, step, 0.5});
+                         {1e-2, 0.9, 0.95, 1e-5, 0.1, step, 0.5, 0, 0});
+      backend->ops.adamw(ctx, p.data(), gradients.data(), m.data(), v.data(), n,
+                         {1e-2, 0.9, 0.95, 1e-5, 0.1, step, 0.5, 0.3, 0.1});
     }
     double squares;
     backend->ops.sum_of_squares(ctx, p.data(), n, &squares);
