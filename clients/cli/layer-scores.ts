@@ -43,10 +43,15 @@ export async function scoreLayers(options: SensitivityOptions, progress: Progres
 function masksByLayer(model: Model, all: TaskWeights): [layer: string, weights: TaskWeights | null][] {
   const layers = model.weights.layers.flatMap((_, index): [string, TaskWeights][] => {
     const layer = `model.layers.${index}`;
-    const own = Object.entries(all.matrices).filter(([name]) => name.startsWith(`${layer}.`));
-    return own.length === 0 ? [] : [[layer, { ...all, matrices: Object.fromEntries(own) }]];
+    const [matrices, maskedDense] = [within(layer, all.matrices), within(layer, all.maskedDense ?? {})];
+    const isMasked = Object.keys({ ...matrices, ...maskedDense }).length > 0;
+    return isMasked ? [[layer, { ...all, matrices, maskedDense }]] : [];
   });
   return [['none', null], ...layers, ['all', all]];
+}
+
+function within<T>(layer: string, matrices: Readonly<Record<string, T>>): Record<string, T> {
+  return Object.fromEntries(Object.entries(matrices).filter(([name]) => name.startsWith(`${layer}.`)));
 }
 
 function perplexity(

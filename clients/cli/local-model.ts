@@ -2,10 +2,11 @@
  * A model in this process, for what runs without a server. Imported by commands when they need it, because it loads the native
  * kernels, which the commands that only talk to a server do without.
  */
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { decodeMaskSet } from '../../codec/decode.js';
 import { encodeMaskSet } from '../../codec/encode.js';
-import { native } from '../../kernels/index.js';
+import { patternTable } from '../../codec/pattern.js';
 import { evaluate, tokenStream } from '../../server/engine/evaluate.js';
 import { loadModel, type Model } from '../../server/engine/model.js';
 import { Random, shuffled } from '../../server/engine/random.js';
@@ -14,6 +15,8 @@ import { createLoader } from '../../server/store/loader.js';
 import { DENSE_TASK } from '../../server/store/task-name.js';
 import { sampleWindows } from '../../server/trainer/calibrate.js';
 import { readSource } from '../../server/trainer/corpus.js';
+import { freeTask, maskedTask } from '../../server/trainer/masked-perplexity.js';
+import { isTwoOfFour } from '../../server/trainer/n-of-m.js';
 import { oneShotMask } from '../../server/trainer/one-shot.js';
 import type { EvalOptions } from './commands/eval.js';
 import type { PruneOptions } from './commands/prune.js';
@@ -80,11 +83,15 @@ export interface LocalTask {
 export async function openTask(model: Model, name: string, file?: string): Promise<LocalTask> {
   if (file === undefined && name === DENSE_TASK) return { name, weights: null, dispose: () => undefined };
   const path = file ?? shippedMask(model.info.directory, name);
-  const { digest } = checkMaskFile(path, undefined, model.info.base);
+  const { digest, summary } = checkMaskFile(path, undefined, model.info.base);
+  if (!isTwoOfFour(summary)) {
+    const weights = maskedDenseTask(model, path);
+    return { name, weights, dispose: () => freeTask(weights) };
+  }
   const loader = createLoader(model.info, 0);
   try {
     const weights = await loader.load(digest, path);
-    return { name, weights, dispose: () => free(weights) };
+    return { name, weights, dispose: () => freeTask(weights) };
   } finally {
     await loader.close();
   }
@@ -98,11 +105,12 @@ function shippedMask(directory: string, task: string): string {
   throw new Error(`no task "${task}" comes with ${directory}: expected one of ${known}, or a file by --mask`);
 }
 
-function free({ matrices }: TaskWeights): void {
-  for (const { values, meta } of Object.values(matrices)) {
-    native.free(values);
-    native.free(meta);
-  }
+/** Of a file that has been checked. */
+function maskedDenseTask(model: Model, path: string): TaskWeights {
+  const set = decodeMaskSet(readFileSync(path));
+  const covered = new Map(set.masks.map(({ name, symbols }) => [name, symbols]));
+  const masked = { ...model, weights: { ...model.weights, masked: new Set(covered.keys()) } };
+  return maskedTask({ ...masked, pattern: patternTable(set.n, set.m) }, ({ name }) => covered.get(name) as Uint8Array);
 }
 
 /** `samples` windows of `seq` tokens, each drawn from one of the --data arguments, all alike. */

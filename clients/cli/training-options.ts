@@ -1,7 +1,13 @@
 /** The constants of mask learning on the command line: what each does, where the paper (arXiv 2409.17481) defines it, and its default by method. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { DEFAULT_METHOD, LARGEST_STEP, maskTrainingDefaults, REFINE_ROUNDS } from '../../server/trainer/defaults.js';
-import type { MaskTrainingSettings, PriorMethod, TrainLoss, TrainMethod } from '../../server/trainer/types.js';
+import type {
+  MaskPattern,
+  MaskTrainingSettings,
+  PriorMethod,
+  TrainLoss,
+  TrainMethod,
+} from '../../server/trainer/types.js';
 import { UsageError } from './failure.js';
 import { integer, number } from './numbers.js';
 import type { TextOptions } from './text-options.js';
@@ -9,6 +15,7 @@ import type { TextOptions } from './text-options.js';
 type Constant = keyof MaskTrainingSettings;
 
 const METHODS: readonly TrainMethod[] = ['ste', 'gumbel'];
+const MASK_PATTERNS: readonly MaskPattern[] = ['2:4', '1:4', '4:8'];
 const LOSSES: readonly TrainLoss[] = ['lm', 'kl', 'mix'];
 const PRIORS: readonly PriorMethod[] = ['magnitude', 'wanda', 'sparsegpt', 'none'];
 const STEPS = integer(1);
@@ -109,10 +116,16 @@ export function addMaskTrainingOptions(command: Command): Command {
     .addOption(
       new Option(
         '--method <method>',
-        'ste: straight-through top-2 on four scores a group (18 bytes a weight); gumbel: the paper, six logits sampled (26 bytes a weight)',
+        'ste: straight-through top-n on a score for each weight (18 bytes a weight); gumbel: the paper, a logit for each pattern of a group, sampled (26 bytes a weight)',
       )
         .choices(METHODS)
         .default(DEFAULT_METHOD),
+    )
+    .addOption(
+      new Option(
+        '--pattern <n:m>',
+        'weights kept of every so many; servers serve 2:4, the others are for --local and "eval --local": masked dense (gumbel: 1:4 18, 4:8 142 bytes a weight) (default: 2:4)',
+      ).choices(MASK_PATTERNS),
     )
     .addOption(
       new Option(
@@ -148,6 +161,7 @@ export function maskTrainingSettings(
   const defaults = maskTrainingDefaults(given.method, transfer);
   const constants = [
     'loss',
+    'pattern',
     'prior',
     'keepDense',
     'separator',

@@ -14,6 +14,8 @@ export interface CompactedMatrix {
 export interface TaskWeights {
   readonly digest: Digest;
   readonly matrices: Readonly<Record<string, CompactedMatrix>>;
+  /** Of 1:4 and 4:8 masks, which no kernel runs: (rows, cols) bf16 with zeros. The trainer and `eval --local` score by them; a server holds none. */
+  readonly maskedDense?: Readonly<Record<string, Handle>>;
   /** Bytes of native memory that this task owns. */
   readonly bytes: number;
 }

@@ -35,6 +35,7 @@ const BETA: SchemaObject = {
 const SETTINGS: Readonly<Record<keyof MaskTrainingSettings, SchemaObject>> = {
   method: choice('ste', 'gumbel'),
   loss: choice('lm', 'kl', 'mix'),
+  pattern: { type: 'string', enum: ['2:4'], description: '2:4, the pattern that a server serves' },
   prior: choice('magnitude', 'wanda', 'sparsegpt', 'none'),
   refine: integer(0, 1000),
   steps: integer(1, 1e9),

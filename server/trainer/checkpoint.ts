@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { native, type Handle } from '../../kernels/index.js';
 import { writeSafetensors, type TensorToWrite } from '../engine/safetensors-writer.js';
 import { CheckpointFile } from './checkpoint-file.js';
-import type { NibblesByName } from './nibbles.js';
+import type { CodesByName } from './nibbles.js';
 import type { Parameter } from './optimizer.js';
 
 const FILE = 'checkpoint.safetensors';
@@ -32,7 +32,7 @@ export interface BestMask {
   readonly step: number;
   /** Average held-out perplexity of its own sources. */
   readonly perplexity: number;
-  readonly nibbles: NibblesByName;
+  readonly nibbles: CodesByName;
 }
 
 export interface RunState {
@@ -40,7 +40,7 @@ export interface RunState {
   readonly step: number;
   readonly parameters: readonly Parameter[];
   /** The mask that the run started from. */
-  readonly start: NibblesByName;
+  readonly start: CodesByName;
   readonly best?: BestMask;
   /** Numbers that were taken at the start and would be dear to take again. */
   readonly startPerplexities?: readonly number[];
@@ -170,7 +170,7 @@ export class SavedRun {
   }
 
   /** The mask that the run started from, for the matrices named. */
-  start(names: readonly string[]): NibblesByName {
+  start(names: readonly string[]): CodesByName {
     return this.masks('start', names);
   }
 
@@ -183,7 +183,7 @@ export class SavedRun {
     this.file.close();
   }
 
-  private masks(prefix: string, names: readonly string[]): NibblesByName {
+  private masks(prefix: string, names: readonly string[]): CodesByName {
     return new Map(names.map((name) => [name, this.file.bytes(`${prefix}.${name}`)]));
   }
 }
@@ -205,7 +205,7 @@ function parameterTensors(parameter: Parameter): TensorToWrite[] {
   }));
 }
 
-function maskTensors(prefix: string, nibbles: NibblesByName): TensorToWrite[] {
+function maskTensors(prefix: string, nibbles: CodesByName): TensorToWrite[] {
   return [...nibbles].map(([name, bytes]) => ({
     name: `${prefix}.${name}`,
     type: 'U8',

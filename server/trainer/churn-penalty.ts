@@ -3,7 +3,9 @@
  * 0). Groups whose gradients agree from step to step come through, those that wander are held; a rate bound is the same pull at whatever strength keeps it.
  */
 import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
+import type { PatternTable } from '../../codec/pattern.js';
 import type { Buffers } from './activations.js';
+import { TWO_OF_FOUR } from './n-of-m.js';
 import type { Parameter } from './optimizer.js';
 import { addRates, bitsPerParameter, NO_RATE, rateOf } from './rate.js';
 
@@ -17,16 +19,18 @@ export interface ChurnSettings {
 }
 
 export interface PricedMatrix {
-  /** (groups, 4) scores at their start. */
+  /** Scores at their start. */
   readonly parameter: Parameter;
-  /** Nibbles of the start. */
+  /** Canonical codes of the start. */
   readonly prior: Uint8Array;
-  /** (groups / 2) bytes that the scores' own nibbles may be written to. */
-  readonly meta: Handle;
+  /** For four scores a group: (groups / 2) bytes that the nibbles of the two largest may be written to. */
+  readonly meta?: Handle;
+  /** For others: canonical codes of the scores. */
+  readonly codes?: () => Uint8Array;
 }
 
-/** Bytes a weight more: the start in bf16. */
-export const CHURN_BYTES_PER_WEIGHT = 2;
+/** Bytes a score more: the start in bf16. */
+export const CHURN_BYTES_PER_SCORE = 2;
 
 /** Halvings in search of the weakest pull that keeps the bound: 1/512 of the way at worst is given up. */
 const HALVINGS = 9;
@@ -42,6 +46,7 @@ export class ChurnPenalty {
     buffers: Buffers,
     private readonly matrices: readonly PricedMatrix[],
     private readonly settings: ChurnSettings,
+    private readonly pattern: PatternTable = TWO_OF_FOUR,
   ) {
     this.scratch = buffers.f32(Math.max(0, ...matrices.map(({ parameter }) => parameter.count)));
     this.starts = matrices.map(({ parameter: { values, count } }) => {
@@ -93,12 +98,15 @@ export class ChurnPenalty {
 
   private bits(): number {
     let rate = NO_RATE;
-    for (const { parameter, prior, meta } of this.matrices) {
-      native.topTwo(meta, parameter.values, parameter.count / 4);
-      const nibbles = new Uint8Array(prior.length);
-      native.read(meta, 0, nibbles);
-      rate = addRates(rate, rateOf(prior, nibbles));
-    }
-    return bitsPerParameter(rate);
+    for (const matrix of this.matrices) rate = addRates(rate, rateOf(matrix.prior, codesNow(matrix), this.pattern));
+    return bitsPerParameter(rate, this.pattern.m);
   }
+}
+
+function codesNow({ parameter, prior, meta = NO_BUFFER, codes }: PricedMatrix): Uint8Array {
+  if (codes) return codes();
+  native.topTwo(meta, parameter.values, parameter.count / 4);
+  const nibbles = new Uint8Array(prior.length);
+  native.read(meta, 0, nibbles);
+  return nibbles;
 }

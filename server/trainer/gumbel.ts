@@ -1,14 +1,15 @@
 /**
- * MaskLLM's learner (arXiv 2409.17481, Algorithm 1): six logits a group, soft masks by Gumbel-softmax (Eq. 6, 7) with scale κ and temperature τ annealed linearly,
+ * MaskLLM's learner (arXiv 2409.17481, Algorithm 1): a logit for each of the P patterns of a group (2:4: six), soft masks by Gumbel-softmax (Eq. 6, 7) with scale κ and temperature τ annealed linearly,
  * a bonus for weight that stays (Eq. 8), started from a prior mask (Eq. 9, 10). Frozen weights.
  */
 import { native, NO_BUFFER, type DType, type Handle } from '../../kernels/index.js';
-import { NIBBLE_OF_SYMBOL, nibblesToSymbols, symbolsToNibbles } from '../../codec/pattern.js';
+import type { PatternTable } from '../../codec/pattern.js';
 import { Random } from '../engine/random.js';
 import { matricesOf, type DenseMatrix, type ModelWeights } from '../engine/weights.js';
 import { Buffers } from './activations.js';
 import type { EffectiveWeight } from './layer-pass.js';
 import type { Learner } from './learner.js';
+import { codesOf, symbolsOf, TWO_OF_FOUR } from './n-of-m.js';
 import { allocateParameter, type Parameter } from './optimizer.js';
 
 export interface GumbelSettings {
@@ -23,16 +24,18 @@ export interface GumbelSettings {
   /** λ of Eq. 8 at the first step; falls linearly to 0. */
   readonly regularisation: number;
   readonly seed: number;
+  /** Undefined: 2:4. */
+  readonly pattern?: PatternTable;
   /** Element type of the soft-masked weights. */
   readonly type: DType;
-  /** Replaces the generator's noise, (groups, 6) f32: for comparison with another implementation. */
+  /** Replaces the generator's noise, (groups, P) f32: for comparison with another implementation. */
   readonly noise?: (matrix: DenseMatrix, step: number) => Handle;
-  /** Replaces the random initial logits, (groups, 6). */
+  /** Replaces the random initial logits, (groups, P). */
   readonly logits?: (matrix: DenseMatrix) => Float32Array;
 }
 
 interface State {
-  readonly parameter: Parameter; // (groups, 6)
+  readonly parameter: Parameter; // (groups, P)
   readonly masked: Handle; // (rows, cols)
   readonly index: number;
 }
@@ -44,13 +47,12 @@ interface Now {
   readonly regularisation: number;
 }
 
-const PATTERNS = 6;
-
 export class Gumbel implements Learner {
   readonly parameters: readonly Parameter[];
   private readonly buffers = new Buffers();
   private readonly states = new Map<string, State>();
   private readonly matrices: readonly DenseMatrix[];
+  private readonly pattern: PatternTable;
   private now: Now = { step: 0, scale: 1, temperature: 1, regularisation: 0 };
 
   constructor(
@@ -59,11 +61,14 @@ export class Gumbel implements Learner {
     private readonly settings: GumbelSettings,
   ) {
     const random = new Random(settings.seed);
+    const pattern = settings.pattern ?? TWO_OF_FOUR;
+    this.pattern = pattern;
     this.matrices = matricesOf(weights);
     this.parameters = this.matrices.map((matrix, index) => {
       const { name, rows, cols } = matrix;
-      const parameter = allocateParameter(this.buffers, name, ((rows * cols) / 4) * PATTERNS);
-      const logits = settings.logits?.(matrix) ?? initialLogits(parameter.count, random, prior?.(matrix), settings);
+      const parameter = allocateParameter(this.buffers, name, ((rows * cols) / pattern.m) * pattern.count);
+      const start = prior && symbolsOf(pattern, prior(matrix));
+      const logits = settings.logits?.(matrix) ?? initialLogits(parameter.count, random, start, pattern, settings);
       native.write(parameter.values, 0, logits);
       const masked = this.buffers.alloc(rows * cols * (settings.type === 'f32' ? 4 : 2));
       this.states.set(name, { parameter, masked, index });
@@ -79,6 +84,7 @@ export class Gumbel implements Learner {
     const progress = step / Math.max(1, steps - 1);
     const between = ([from, to]: readonly [number, number]): number => from + (to - from) * progress;
     const { scale, temperature, regularisation, type, seed } = this.settings;
+    const { n, m, count } = this.pattern;
     this.now = {
       step,
       scale: between(scale),
@@ -88,7 +94,7 @@ export class Gumbel implements Learner {
     let kept = 0;
     for (const matrix of this.matrices) {
       const { parameter, masked, index } = this.state(matrix);
-      const groups = parameter.count / PATTERNS;
+      const groups = parameter.count / count;
       const { scale: kappa, temperature: tau } = this.now;
       kept += native.gumbelMask(
         masked,
@@ -96,8 +102,8 @@ export class Gumbel implements Learner {
         matrix.weight,
         parameter.values,
         this.settings.noise?.(matrix, step) ?? NO_BUFFER,
-        2,
-        4,
+        n,
+        m,
         groups,
         kappa,
         tau,
@@ -116,15 +122,16 @@ export class Gumbel implements Learner {
   accept(matrix: DenseMatrix, dw: Handle): void {
     const { parameter, index } = this.state(matrix);
     const { step, scale, temperature, regularisation } = this.now;
+    const { n, m, count } = this.pattern;
     native.gumbelMaskBackward(
       parameter.gradients,
       dw,
       matrix.weight,
       parameter.values,
       this.settings.noise?.(matrix, step) ?? NO_BUFFER,
-      2,
-      4,
-      parameter.count / PATTERNS,
+      n,
+      m,
+      parameter.count / count,
       scale,
       temperature,
       this.settings.seed,
@@ -136,16 +143,17 @@ export class Gumbel implements Learner {
 
   nibbles(matrix: DenseMatrix): Uint8Array {
     const { parameter } = this.state(matrix);
-    const groups = parameter.count / PATTERNS;
+    const { count } = this.pattern;
+    const groups = parameter.count / count;
     const symbols = new Uint8Array(groups);
     const handle = native.alloc(groups);
     try {
-      native.argmaxPatterns(handle, parameter.values, groups, PATTERNS);
+      native.argmaxPatterns(handle, parameter.values, groups, count);
       native.read(handle, 0, symbols);
     } finally {
       native.free(handle);
     }
-    return symbolsToNibbles(symbols);
+    return codesOf(this.pattern, symbols);
   }
 
   dispose(): void {
@@ -157,32 +165,31 @@ export class Gumbel implements Learner {
   }
 }
 
-/** π ~ N(0, σ), then Eq. 9, 10: + std(π) · α · (⟨prior, pattern⟩ − 1), whose similarity is 2 for the same pattern, 1 for a swap, 0 else. */
+/** π ~ N(0, σ), then Eq. 9, 10: + std(π) · α · (⟨prior, pattern⟩ − n²/m), whose similarity is n for the same pattern and n²/m on average over all of them. `prior`: symbols. */
 function initialLogits(
   count: number,
   random: Random,
   prior: Uint8Array | undefined,
+  pattern: PatternTable,
   { sigma, priorStrength }: GumbelSettings,
 ): Float32Array {
   const logits = Float32Array.from({ length: count }, () => sigma * normal(random));
   if (!prior) return logits;
   const step = standardDeviation(logits) * priorStrength;
-  nibblesToSymbols(prior).forEach((symbol, group) => {
-    for (let p = 0; p < PATTERNS; p++) {
-      logits[group * PATTERNS + p] = (logits[group * PATTERNS + p] as number) + step * (overlap(symbol, p) - 1);
-    }
+  const ahead = similarities(pattern).map((row) => row.map((similarity) => step * similarity));
+  prior.forEach((symbol, group) => {
+    const row = ahead[symbol] as readonly number[];
+    const first = group * pattern.count;
+    for (let p = 0; p < pattern.count; p++) logits[first + p] = (logits[first + p] as number) + (row[p] as number);
   });
   return logits;
 }
 
-/** Positions that two patterns both keep. */
-function overlap(a: number, b: number): number {
-  const positions = (symbol: number): [number, number] => {
-    const nibble = NIBBLE_OF_SYMBOL[symbol] as number;
-    return [nibble & 3, nibble >> 2];
-  };
-  const [a0, a1] = positions(a);
-  return positions(b).filter((position) => position === a0 || position === a1).length;
+/** [a][b]: positions that both keep, less what two patterns have in common on average. */
+function similarities({ n, m, positions }: PatternTable): number[][] {
+  const common = (a: readonly number[], b: readonly number[]): number =>
+    a.filter((position) => b.includes(position)).length;
+  return positions.map((a) => positions.map((b) => common(a, b) - (n * n) / m));
 }
 
 /** A draw from N(0, 1): Box–Muller. */

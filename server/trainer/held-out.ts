@@ -6,21 +6,22 @@ import type { Model } from '../engine/model.js';
 import type { TaskWeights } from '../engine/types.js';
 import { matricesOf, type DenseMatrix } from '../engine/weights.js';
 import type { BestMask } from './checkpoint.js';
-import { compactTask, freeTask } from './masked-perplexity.js';
+import { freeTask, maskedTask } from './masked-perplexity.js';
+import { patternOf, type MaskedModel } from './n-of-m.js';
 import { addRates, bitsPerParameter, changedShare, NO_RATE, rateOf, type Rate } from './rate.js';
-import { byMatrix, gatherNibbles, type NibblesByName } from './nibbles.js';
+import { byMatrix, gatherCodes, type CodesByName } from './nibbles.js';
 import type { Look } from './run-steps.js';
 import type { HeldOutText } from './run-text.js';
 
 /** Perplexity of each text under a mask; null: dense. `weightOf`: other weights (rows, cols) bf16 than the model's. */
 export function perplexities(
-  masked: Model,
+  masked: MaskedModel,
   texts: readonly HeldOutText[],
   seq: number,
-  nibblesOf: ((matrix: DenseMatrix) => Uint8Array) | null,
+  codesOf: ((matrix: DenseMatrix) => Uint8Array) | null,
   weightOf?: (matrix: DenseMatrix) => Handle,
 ): number[] {
-  const task = nibblesOf && compactTask(masked, nibblesOf, weightOf);
+  const task = codesOf && maskedTask(masked, codesOf, weightOf);
   try {
     return texts.map(({ windows }) => perplexityOf(masked, windows, seq, task));
   } finally {
@@ -43,10 +44,10 @@ export function average(values: readonly number[]): number {
 }
 
 /** Distance of a mask from another. */
-export function distance(masked: Model, from: NibblesByName, to: (matrix: DenseMatrix) => Uint8Array): Rate {
+export function distance(masked: MaskedModel, from: CodesByName, to: (matrix: DenseMatrix) => Uint8Array): Rate {
   let rate = NO_RATE;
   for (const matrix of matricesOf(masked.weights)) {
-    rate = addRates(rate, rateOf(from.get(matrix.name) as Uint8Array, to(matrix)));
+    rate = addRates(rate, rateOf(from.get(matrix.name) as Uint8Array, to(matrix), patternOf(masked)));
   }
   return rate;
 }
@@ -56,25 +57,25 @@ export class MaskLooks {
 
   /** `best`: of the run that is resumed. */
   constructor(
-    private readonly masked: Model,
+    private readonly masked: MaskedModel,
     texts: readonly HeldOutText[],
     private readonly seq: number,
-    private readonly start: NibblesByName,
+    private readonly start: CodesByName,
     public best: BestMask | undefined,
   ) {
     this.own = texts.filter(({ guard }) => !guard);
   }
 
   /** Scores the mask after `step` steps. Of equals the later is kept: it has seen more text. */
-  look(step: number, nibblesOf: (matrix: DenseMatrix) => Uint8Array): Look {
-    const nibbles = gatherNibbles(this.masked, nibblesOf);
+  look(step: number, codesOf: (matrix: DenseMatrix) => Uint8Array): Look {
+    const nibbles = gatherCodes(this.masked, codesOf);
     const saved = byMatrix(nibbles);
     const perplexity = average(perplexities(this.masked, this.own, this.seq, saved));
     if (!this.best || perplexity <= this.best.perplexity) this.best = { step, perplexity, nibbles };
     const rate = distance(this.masked, this.start, saved);
     return {
       changed: changedShare(rate),
-      bitsPerParameter: bitsPerParameter(rate),
+      bitsPerParameter: bitsPerParameter(rate, patternOf(this.masked).m),
       heldOutPerplexity: perplexity,
     };
   }

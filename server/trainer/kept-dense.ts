@@ -1,7 +1,9 @@
 /** Layers and matrices that stay dense (MaskLLM's Table 15): out of the mask set, out of the learner, with the frozen weights in every pass. */
 import type { Model } from '../engine/model.js';
 import { matricesOf, type DenseMatrix } from '../engine/weights.js';
+import type { PatternTable } from '../../codec/pattern.js';
 import type { Learner } from './learner.js';
+import { TWO_OF_FOUR, type MaskedModel } from './n-of-m.js';
 
 const ENDS = /^(first|last):(\d+)$/;
 const INDEX = /^(?:model\.layers\.)?(\d+)$/;
@@ -17,13 +19,17 @@ type LayerRange = readonly [first: number, end: number];
  * The model whose masks leave out what `keepDense` names, for whatever goes through `matricesOf`: learners, compaction, mask sets. It shares the buffers, and its
  * forward pass runs as before. Throws one line on a layer or matrix that isn't there, and when none is left.
  */
-export function maskedLayersOf(model: Model, keepDense: readonly string[]): Model {
+export function maskedLayersOf(
+  model: Model,
+  keepDense: readonly string[],
+  pattern: PatternTable = TWO_OF_FOUR,
+): MaskedModel {
   const dense = new Set(keepDense.flatMap((which) => matricesNamed(which, model)));
   const masked = matricesOf(model.weights).filter((matrix) => !dense.has(matrix));
   if (masked.length === 0) {
     throw new Error(`expected --keep-dense to leave some of the ${model.config.layers} layers to be masked`);
   }
-  return { ...model, weights: { ...model.weights, masked: new Set(masked.map(({ name }) => name)) } };
+  return { ...model, pattern, weights: { ...model.weights, masked: new Set(masked.map(({ name }) => name)) } };
 }
 
 /** A learner of some matrices as one of all: the others run dense, and their gradients are dropped. */

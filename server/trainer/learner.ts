@@ -14,7 +14,7 @@ export interface Learner {
   weight(matrix: DenseMatrix): EffectiveWeight;
   /** Turns ∂loss/∂W of the last pass into gradients of the parameters. */
   accept(matrix: DenseMatrix, dw: Handle): void;
-  /** Current hard mask of a matrix: (rows · cols / 8) bytes of nibbles. */
+  /** Current hard mask of a matrix in canonical codes: nibbles, (rows · cols / 8) bytes, for 2:4; a symbol a byte else. */
   nibbles(matrix: DenseMatrix): Uint8Array;
   dispose(): void;
 }

@@ -1,16 +1,42 @@
-/** Perplexity of a mask that is still being learned, on windows of token ids: through the same compacted kernels that will serve it. */
+/** Perplexity of a mask that is still being learned, on windows of token ids: through the same compacted kernels that will serve it where it is 2:4, else masked dense. */
 import { native, type Handle } from '../../kernels/index.js';
 import { windowNll } from '../engine/evaluate.js';
 import { KvCache } from '../engine/kv-cache.js';
 import type { Model } from '../engine/model.js';
 import type { CompactedMatrix, TaskWeights } from '../engine/types.js';
 import { matricesOf, type DenseMatrix } from '../engine/weights.js';
+import { isTwoOfFour, maskDense, patternOf, symbolsOf, type MaskedModel } from './n-of-m.js';
 
-/** Compacts the model's weights by nibbles; `weightOf` may supply other dense weights than the model's. Free with `freeTask`. */
-export function compactTask(
+/** Masks the model's weights by canonical codes; `weightOf` may supply other dense weights than the model's. Free with `freeTask`. */
+export function maskedTask(
+  model: MaskedModel,
+  codesOf: (matrix: DenseMatrix) => Uint8Array,
+  weightOf: (matrix: DenseMatrix) => Handle = (matrix) => matrix.weight,
+): TaskWeights {
+  return isTwoOfFour(patternOf(model)) ? compactTask(model, codesOf, weightOf) : denseTask(model, codesOf, weightOf);
+}
+
+function denseTask(
+  model: MaskedModel,
+  codesOf: (matrix: DenseMatrix) => Uint8Array,
+  weightOf: (matrix: DenseMatrix) => Handle,
+): TaskWeights {
+  const pattern = patternOf(model);
+  const maskedDense: Record<string, Handle> = {};
+  let bytes = 0;
+  for (const matrix of matricesOf(model.weights)) {
+    const weight = native.alloc(matrix.rows * matrix.cols * 2);
+    maskDense(pattern, weight, matrix, symbolsOf(pattern, codesOf(matrix)), weightOf(matrix));
+    maskedDense[matrix.name] = weight;
+    bytes += matrix.rows * matrix.cols * 2;
+  }
+  return { digest: '', matrices: {}, maskedDense, bytes };
+}
+
+function compactTask(
   model: Model,
   nibblesOf: (matrix: DenseMatrix) => Uint8Array,
-  weightOf: (matrix: DenseMatrix) => Handle = (matrix) => matrix.weight,
+  weightOf: (matrix: DenseMatrix) => Handle,
 ): TaskWeights {
   const matrices: Record<string, CompactedMatrix> = {};
   let bytes = 0;
@@ -31,6 +57,7 @@ export function freeTask(task: TaskWeights): void {
     native.free(values);
     native.free(meta);
   }
+  for (const weight of Object.values(task.maskedDense ?? {})) native.free(weight);
 }
 
 /** exp(mean NLL) over the first `windows` non-overlapping windows of `length` tokens of a stream. */

@@ -1,13 +1,15 @@
 /**
- * One-shot 2:4 masks of a frozen model: magnitude, Wanda (arXiv 2306.11695: |W|·‖x‖) and SparseGPT (arXiv 2301.00774; its updated
+ * One-shot masks of a frozen model: magnitude, Wanda (arXiv 2306.11695: |W|·‖x‖) and SparseGPT (arXiv 2301.00774; its updated
  * weights are handed out or thrown away).
  */
 import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
 import type { Mask, MaskSet } from '../../codec/mask-set.js';
-import { nibblesToSymbols } from '../../codec/pattern.js';
+import { nibblesToSymbols, type PatternTable } from '../../codec/pattern.js';
 import type { Model } from '../engine/model.js';
 import { matricesOf, type DenseMatrix } from '../engine/weights.js';
 import { calibrate, inputGroupsOf, statisticBytes, type Calibration, type Statistic } from './calibrate.js';
+import { bestPatterns, isTwoOfFour, TWO_OF_FOUR } from './n-of-m.js';
+import { InputHessian } from './sparsegpt.js';
 
 export type OneShotMethod = 'magnitude' | 'wanda' | 'sparsegpt';
 
@@ -17,6 +19,8 @@ export interface OneShotOptions {
   readonly method: OneShotMethod;
   /** Calibration windows; not needed for magnitude. */
   readonly windows: readonly Int32Array[];
+  /** Undefined: 2:4, which kernels choose; others are chosen by plain loops. */
+  readonly pattern?: PatternTable;
   /** SparseGPT's dampening, a share of the Hessian's mean diagonal (paper: 0.01). */
   readonly damp: number;
   /** Statistics held at once, bytes: layers are calibrated in as many passes over the text as it takes. */
@@ -30,20 +34,17 @@ const DEFAULT_MEMORY_BYTES = 2 ** 31;
 
 /** Masks every linear layer of the model. */
 export function oneShotMask(model: Model, options: OneShotOptions): MaskSet {
+  const { method, pattern = TWO_OF_FOUR } = options;
   const masks = new Map<string, Mask>();
   const keep = (matrix: DenseMatrix, mask: Mask): void => void masks.set(matrix.name, mask);
-  if (options.method === 'magnitude') {
-    for (const matrix of matricesOf(model.weights))
-      keep(
-        matrix,
-        maskOf(matrix, (meta) => score(meta, matrix, NO_BUFFER)),
-      );
+  if (method === 'magnitude') {
+    for (const matrix of matricesOf(model.weights)) keep(matrix, scoredMask(matrix, NO_BUFFER, pattern));
   } else {
     pruneCalibrated(model, options, keep);
   }
   return {
-    n: 2,
-    m: 4,
+    n: pattern.n,
+    m: pattern.m,
     base: model.info.base,
     masks: matricesOf(model.weights).map((matrix) => masks.get(matrix.name) as Mask),
   };
@@ -56,7 +57,10 @@ function pruneCalibrated(model: Model, options: OneShotOptions, keep: (matrix: D
   let done = 0;
   for (const groups of batches) {
     const use = (calibration: Calibration): void => {
-      for (const matrix of groups.flat()) keep(matrix, calibratedMask(matrix, calibration, options));
+      for (const group of groups) {
+        const maskOf = prunerOf(group as [DenseMatrix, ...DenseMatrix[]], calibration, options);
+        for (const matrix of group) keep(matrix, maskOf(matrix));
+      }
     };
     calibrate(model, groups, options.windows, statistic, use, () => options.onProgress?.(++done, steps));
   }
@@ -78,18 +82,39 @@ export function batchesWithin(model: Model, statistic: Statistic, budget = DEFAU
   return batches;
 }
 
-function calibratedMask(matrix: DenseMatrix, calibration: Calibration, options: OneShotOptions): Mask {
-  const { rows, cols, weight } = matrix;
-  const statistic = calibration.of(matrix);
-  if (options.method === 'sparsegpt') {
-    const updated = options.updated?.(matrix) ?? NO_BUFFER;
-    return maskOf(matrix, (meta) =>
-      native.sparsegpt24(meta, updated, weight, statistic, calibration.tokens, rows, cols, options.damp),
-    );
+/** What masks the matrices of one input. */
+function prunerOf(
+  [first]: readonly [DenseMatrix, ...DenseMatrix[]],
+  calibration: Calibration,
+  { method, damp, updated, pattern = TWO_OF_FOUR }: OneShotOptions,
+): (matrix: DenseMatrix) => Mask {
+  const statistic = calibration.of(first);
+  const { tokens } = calibration;
+  if (method === 'wanda') return (matrix) => wandaMask(matrix, statistic, tokens, pattern);
+  const into = (matrix: DenseMatrix): Handle => updated?.(matrix) ?? NO_BUFFER;
+  if (isTwoOfFour(pattern)) {
+    return (matrix) => {
+      const { rows, cols, weight } = matrix;
+      return maskOf(matrix, (meta) =>
+        native.sparsegpt24(meta, into(matrix), weight, statistic, tokens, rows, cols, damp),
+      );
+    };
   }
-  const scale = inputNorms(statistic, calibration.tokens, cols);
+  const gram = new Float64Array(first.cols * first.cols);
+  native.read(statistic, 0, gram);
+  const hessian = new InputHessian(gram, tokens, first.cols, damp);
+  return (matrix) => {
+    const pruned = hessian.prune(matrix, pattern);
+    const buffer = into(matrix);
+    if (buffer !== NO_BUFFER) writeBf16(buffer, pruned.updated);
+    return { name: matrix.name, rows: matrix.rows, cols: matrix.cols, symbols: pruned.symbols };
+  };
+}
+
+function wandaMask(matrix: DenseMatrix, sums: Handle, tokens: number, pattern: PatternTable): Mask {
+  const scale = inputNorms(sums, tokens, matrix.cols);
   try {
-    return maskOf(matrix, (meta) => score(meta, matrix, scale));
+    return scoredMask(matrix, scale, pattern);
   } finally {
     native.free(scale);
   }
@@ -108,8 +133,23 @@ function inputNorms(sums: Handle, tokens: number, cols: number): Handle {
   return norms;
 }
 
-function score(meta: Handle, { weight, rows, cols }: DenseMatrix, scale: Handle): void {
-  native.scoreMask24(meta, weight, scale, rows, cols);
+/** The n largest |w|·scale of each m; `scale` (cols) f32, or none. */
+function scoredMask(matrix: DenseMatrix, scale: Handle, pattern: PatternTable): Mask {
+  const { name, weight, rows, cols } = matrix;
+  if (isTwoOfFour(pattern)) return maskOf(matrix, (meta) => native.scoreMask24(meta, weight, scale, rows, cols));
+  const factors = new Float32Array(cols).fill(1);
+  if (scale !== NO_BUFFER) native.read(scale, 0, factors);
+  const bits = new Uint16Array(rows * cols);
+  native.read(weight, 0, bits);
+  const scores = new Float32Array(rows * cols);
+  const words = new Uint32Array(scores.buffer);
+  bits.forEach((word, i) => {
+    words[i] = (word & 0x7fff) << 16; // bf16 is the upper half of an f32; without its sign
+    scores[i] = (scores[i] as number) * (factors[i % cols] as number);
+  });
+  const symbols = new Uint8Array((rows * cols) / pattern.m);
+  bestPatterns(pattern, scores, symbols);
+  return { name, rows, cols, symbols };
 }
 
 function maskOf({ name, rows, cols }: DenseMatrix, fill: (meta: Handle) => void): Mask {
@@ -122,4 +162,14 @@ function maskOf({ name, rows, cols }: DenseMatrix, fill: (meta: Handle) => void)
     native.free(meta);
   }
   return { name, rows, cols, symbols: nibblesToSymbols(nibbles) };
+}
+
+function writeBf16(out: Handle, values: Float32Array): void {
+  const wide = native.alloc(values.length * 4);
+  try {
+    native.write(wide, 0, values);
+    native.toBf16(out, wide, 'f32', values.length);
+  } finally {
+    native.free(wide);
+  }
 }

@@ -13,7 +13,7 @@ import { average, perplexities } from './held-out.js';
 import { maskedLayersOf, maskedParameters, withDenseRest } from './kept-dense.js';
 import { KEPT_WEIGHTS_BYTES_PER_WEIGHT, KeptWeights } from './kept-weights.js';
 import { hasKl, klWeightAt, totalSteps } from './loss-schedule.js';
-import { byMatrix, nibblesOfSet, type NibblesByName } from './nibbles.js';
+import { byMatrix, codesOfSet, type NibblesByName } from './nibbles.js';
 import { originalStart, sparseGptStart, type Start } from './prepare-start.js';
 import type { PreparedRow, PrepareEvent, PrepareFinished, PrepareRequest } from './prepare-types.js';
 import { GENERAL_TASK, writePreparedModel, type PreparedFiles } from './prepared-model.js';
@@ -216,7 +216,7 @@ class PrepareRun {
 
   private start(): Start {
     const { masked, options, text, request } = this;
-    if (options.mask) return originalStart(masked, nibblesOfSet(masked, options.mask));
+    if (options.mask) return originalStart(masked, codesOfSet(masked, options.mask));
     const { seq, seed } = request.settings;
     return sparseGptStart(this.model, masked, { streams: text.streams, seq, seed }, (done, of) =>
       options.onProgress?.('sparsegpt', done, of),

@@ -3,42 +3,44 @@ import type { Model } from '../engine/model.js';
 import { totalmem } from 'node:os';
 import { layerBytes } from './activations.js';
 import { Gumbel } from './gumbel.js';
-import { CHURN_BYTES_PER_WEIGHT, type ChurnSettings } from './churn-penalty.js';
+import { CHURN_BYTES_PER_SCORE, type ChurnSettings } from './churn-penalty.js';
 import { LARGEST_STEP } from './defaults.js';
 import { maskedParameters } from './kept-dense.js';
 import type { Learner } from './learner.js';
+import { isTwoOfFour, patternNamed, patternOf, type MaskedModel } from './n-of-m.js';
 import { KL_WEIGHT } from './loss-schedule.js';
 import { scheduleShare, scheduleSum, type AdamWSettings, type Schedule } from './optimizer.js';
-import type { NibblesByName } from './nibbles.js';
+import type { CodesByName } from './nibbles.js';
 import { STRAIGHT_THROUGH_BYTES_PER_WEIGHT, StraightThrough } from './straight-through.js';
-import type { MaskTrainingSettings, TrainMethod } from './types.js';
+import { STRAIGHT_THROUGH_DENSE_BYTES_PER_WEIGHT, StraightThroughDense } from './straight-through-dense.js';
+import type { MaskTrainingSettings } from './types.js';
 
 const F32 = 4;
+const BF16 = 2;
 
-/** Bytes a weight under the mask. Gumbel: six logits a group with gradient and two moments, soft-masked copy. */
-const BYTES_PER_WEIGHT: Readonly<Record<TrainMethod, number>> = {
-  ste: STRAIGHT_THROUGH_BYTES_PER_WEIGHT,
-  gumbel: 26,
-};
+/** A parameter with its gradient and two moments. */
+const ADAM_BYTES = 16;
 
 /** `start`: the mask to start from; undefined (gumbel alone): random logits. */
 export function createLearner(
-  masked: Model,
-  start: NibblesByName | undefined,
+  masked: MaskedModel,
+  start: CodesByName | undefined,
   settings: MaskTrainingSettings,
 ): Learner {
+  const pattern = patternOf(masked);
   const { method, margin, rate, maxBits, sigma, priorStrength, scale, temperature, regularisation, seed } = settings;
   const prior = start && ((matrix: { readonly name: string }) => start.get(matrix.name) as Uint8Array);
   if (method === 'gumbel') {
     if (rate > 0 || maxBits !== undefined) {
       throw new Error('expected --method ste beside --rate or --max-bits: gumbel logits have no start to be pulled to');
     }
-    const options = { sigma, priorStrength, scale, temperature, regularisation, seed, type: 'bf16' } as const;
+    const options = { sigma, priorStrength, scale, temperature, regularisation, seed, pattern, type: 'bf16' } as const;
     return new Gumbel(masked.weights, prior, options);
   }
   if (!prior)
     throw new Error('expected a prior for --method ste: it has no random start (--prior none needs --method gumbel)');
-  return new StraightThrough(masked.weights, prior, () => margin, churnOf(settings));
+  if (isTwoOfFour(pattern)) return new StraightThrough(masked.weights, prior, () => margin, churnOf(settings));
+  return new StraightThroughDense(masked.weights, pattern, prior, margin, churnOf(settings));
 }
 
 /** Undefined when changes cost nothing. */
@@ -96,9 +98,12 @@ export function checkMemory(masked: Model, shape: RunShape, bytesPerWeight: numb
   );
 }
 
-export function learnerBytesPerWeight({ method, rate, maxBits }: MaskTrainingSettings): number {
-  const isPriced = method === 'ste' && (rate > 0 || maxBits !== undefined);
-  return BYTES_PER_WEIGHT[method] + (isPriced ? CHURN_BYTES_PER_WEIGHT : 0);
+/** Bytes a weight under the mask. Gumbel: a logit for each pattern of a group, soft-masked copy. */
+export function learnerBytesPerWeight({ method, rate, maxBits, pattern }: MaskTrainingSettings): number {
+  const table = patternNamed(pattern);
+  if (method === 'gumbel') return (ADAM_BYTES * table.count) / table.m + BF16;
+  const unpriced = isTwoOfFour(table) ? STRAIGHT_THROUGH_BYTES_PER_WEIGHT : STRAIGHT_THROUGH_DENSE_BYTES_PER_WEIGHT;
+  return unpriced + (rate > 0 || maxBits !== undefined ? CHURN_BYTES_PER_SCORE : 0);
 }
 
 /** Whether activations of all layers exceed the budget, so that the backward pass recomputes them. */

@@ -2,7 +2,8 @@
 import type { Model } from '../engine/model.js';
 import { sampleWindows } from './calibrate.js';
 import { CALIBRATION_DAMP, CALIBRATION_WINDOWS } from './defaults.js';
-import { nibblesOfSet, type NibblesByName } from './nibbles.js';
+import { isTwoOfFour, patternOf, type MaskedModel } from './n-of-m.js';
+import { codesOfSet, type CodesByName } from './nibbles.js';
 import { refineMasks } from './refine.js';
 import { oneShotMask, type OneShotMethod, type OneShotOptions } from './one-shot.js';
 
@@ -20,14 +21,20 @@ export interface Calibrating {
 /** A one-shot mask of the masked layers. */
 export function oneShotPrior(
   model: Model,
-  masked: Model,
+  masked: MaskedModel,
   method: OneShotMethod,
   text: Calibrating,
   hooks: Pick<OneShotOptions, 'onProgress' | 'updated'> = {},
-): NibblesByName {
+): CodesByName {
   const { refine = 0 } = text;
+  const pattern = patternOf(masked);
+  if (refine > 0 && !isTwoOfFour(pattern)) {
+    throw new Error(
+      `expected --pattern 2:4 beside --refine, which exchanges pairs of four, but received ${pattern.n}:${pattern.m}`,
+    );
+  }
   const windows = method === 'magnitude' && refine === 0 ? [] : calibrationWindows(text);
-  const pruned = nibblesOfSet(masked, oneShotMask(model, { method, windows, damp: CALIBRATION_DAMP, ...hooks }));
+  const pruned = codesOfSet(masked, oneShotMask(model, { method, windows, damp: CALIBRATION_DAMP, pattern, ...hooks }));
   return refine > 0 ? refineMasks(model, masked, pruned, windows, refine, hooks.onProgress).nibbles : pruned;
 }
 

@@ -11,8 +11,9 @@ import { ACTIVATION_BYTES } from './defaults.js';
 import { average, distance, MaskLooks, perplexities } from './held-out.js';
 import { maskedLayersOf, maskedParameters, withDenseRest } from './kept-dense.js';
 import type { Learner } from './learner.js';
-import { byMatrix, gatherNibbles, maskSetOf, nibblesOfSet, type NibblesByName } from './nibbles.js';
+import { byMatrix, gatherCodes, maskSetOf, codesOfSet, type CodesByName } from './nibbles.js';
 import { bitsPerParameter, changedShare } from './rate.js';
+import { patternNamed, patternOf, type MaskedModel } from './n-of-m.js';
 import * as setup from './run-learner.js';
 import { oneShotPrior } from './run-prior.js';
 import { runSteps, type SaveOptions, type StepsOptions } from './run-steps.js';
@@ -52,7 +53,7 @@ export async function* runTraining(
 ): AsyncGenerator<TrainEvent, MaskSet, undefined> {
   const began = performance.now();
   checkRequest(model, request, options);
-  const masked = maskedLayersOf(model, request.settings.keepDense);
+  const masked = maskedLayersOf(model, request.settings.keepDense, patternNamed(request.settings.pattern));
   const activationBytes = options.activationBytes ?? ACTIVATION_BYTES;
   const teacherBytes = options.teacher ? TEACHER_BYTES_PER_WEIGHT : 0;
   const bytesPerWeight = setup.learnerBytesPerWeight(request.settings) + teacherBytes;
@@ -82,14 +83,14 @@ class MaskRun {
   private readonly learner: Learner;
   private readonly training: Training;
   private readonly looks: MaskLooks;
-  private readonly start: NibblesByName;
+  private readonly start: CodesByName;
   private readonly priorPerplexities: readonly number[];
   private readonly checkpoint: Checkpoint | undefined;
   private readonly from: number;
   private readonly learningRate: number;
 
   /** Frees what it had allocated when something is refused on the way: buffers outlive the thread. */
-  static open(...args: [Model, Model, TrainRequest, RunOptions, RunText, Teacher | undefined]): MaskRun {
+  static open(...args: [Model, MaskedModel, TrainRequest, RunOptions, RunText, Teacher | undefined]): MaskRun {
     const owned: { dispose(): void }[] = [];
     try {
       return new MaskRun(owned, ...args);
@@ -102,7 +103,7 @@ class MaskRun {
   private constructor(
     private readonly owned: { dispose(): void }[],
     private readonly model: Model,
-    private readonly masked: Model,
+    private readonly masked: MaskedModel,
     private readonly request: TrainRequest,
     private readonly options: RunOptions,
     private readonly text: RunText,
@@ -122,7 +123,7 @@ class MaskRun {
       );
       owned.push(this.learner);
       saved?.restore(this.learner.parameters);
-      this.start = prior ?? gatherNibbles(masked, (matrix) => this.learner.nibbles(matrix));
+      this.start = prior ?? gatherCodes(masked, (matrix) => this.learner.nibbles(matrix));
       this.looks = new MaskLooks(masked, text.heldOut, settings.seq, this.start, saved?.best(names));
       this.from = saved?.step ?? 0;
       scored = saved?.startPerplexities;
@@ -216,7 +217,7 @@ class MaskRun {
       heldOut,
       step: best.step,
       changed: changedShare(rate),
-      bitsPerParameter: bitsPerParameter(rate),
+      bitsPerParameter: bitsPerParameter(rate, patternOf(masked).m),
       publishable: request.force || average(this.ownOf(mask)) <= average(this.ownOf(priorPerplexities)),
       best,
     };
@@ -226,10 +227,10 @@ class MaskRun {
     for (const part of this.owned) part.dispose();
   }
 
-  private prior(): NibblesByName | undefined {
+  private prior(): CodesByName | undefined {
     const { settings } = this.request;
     const { parent, onProgress } = this.options;
-    if (parent) return nibblesOfSet(this.masked, parent);
+    if (parent) return codesOfSet(this.masked, parent);
     if (settings.prior === 'none') return undefined;
     const { streams } = this.text;
     return oneShotPrior(

@@ -4,12 +4,16 @@
 export type TrainMethod = 'ste' | 'gumbel';
 /** `lm`: next token. `kl`: KL(teacher ‖ student), the teacher being the dense model unless named. `mix`: half of each. */
 export type TrainLoss = 'lm' | 'kl' | 'mix';
+/** 2:4 is what servers serve; the others are learned and scored as masked dense weights. */
+export type MaskPattern = '2:4' | '1:4' | '4:8';
 export type PriorMethod = 'magnitude' | 'wanda' | 'sparsegpt' | 'none';
 
 /** Every constant of a run: what `--help` lists. Defaults are in defaults.ts, by method. */
 export interface MaskTrainingSettings {
   readonly method: TrainMethod;
   readonly loss: TrainLoss;
+  /** Weights kept of every so many; undefined: 2:4. */
+  readonly pattern?: MaskPattern;
   /** Where the mask starts when it is not transferred from another task's. */
   readonly prior: PriorMethod;
   /** Rounds of swaps at most that refine the prior, see refine.ts; 0: none. */

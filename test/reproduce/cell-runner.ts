@@ -11,7 +11,7 @@ import { Buffers } from '../../server/trainer/activations.js';
 import { sampleWindows } from '../../server/trainer/calibrate.js';
 import { CALIBRATION_DAMP, PREPARE_DEFAULTS } from '../../server/trainer/defaults.js';
 import { perplexities } from '../../server/trainer/held-out.js';
-import { byMatrix, nibblesOfSet } from '../../server/trainer/nibbles.js';
+import { byMatrix, codesOfSet } from '../../server/trainer/nibbles.js';
 import { oneShotMask } from '../../server/trainer/one-shot.js';
 import { runPrepare } from '../../server/trainer/prepare.js';
 import { runTraining } from '../../server/trainer/run.js';
@@ -134,7 +134,7 @@ export class CellRunner {
   }
 
   private score(mask: MaskSet, weightOf?: (matrix: DenseMatrix) => Handle): Record<string, number> {
-    const nibbles = byMatrix(nibblesOfSet(this.model, mask));
+    const nibbles = byMatrix(codesOfSet(this.model, mask));
     return this.byDomain(perplexities(this.model, this.valid, WINDOW_TOKENS, nibbles, weightOf));
   }
 
@@ -142,7 +142,7 @@ export class CellRunner {
   private scoreModel(directory: string, mask: MaskSet): Record<string, number> {
     const tuned = loadModel(directory, { threads: native.info().threads });
     try {
-      const nibbles = byMatrix(nibblesOfSet(tuned, { ...mask, base: tuned.info.base }));
+      const nibbles = byMatrix(codesOfSet(tuned, { ...mask, base: tuned.info.base }));
       return this.byDomain(perplexities(tuned, this.valid, WINDOW_TOKENS, nibbles));
     } finally {
       tuned.dispose();

@@ -85,7 +85,8 @@ Examples:
   $ maskctl train --task c --from general --data '/usr/include/**/*.h' --steps 100 --local --out c.mask --json
   $ maskctl train --task french --from general --data french.jsonl --tune-teacher --local --out french.mask
   $ maskctl train --task french --from general --data french.jsonl --teacher my-lora/ --local --out french.mask
-  $ maskctl train --task paper --method gumbel --data text/ --steps 2000 --local --out paper.mask`;
+  $ maskctl train --task paper --method gumbel --data text/ --steps 2000 --local --out paper.mask
+  $ maskctl train --task wide --pattern 4:8 --data text/ --local --out wide.mask`;
 
 function taskName(task: string): string {
   checkOwnTaskName(task);
@@ -95,6 +96,9 @@ function taskName(task: string): string {
 async function train(options: Options, command: Command): Promise<void> {
   if (!options.local) {
     refuseLocalOptions(command);
+    if (options.pattern !== undefined && options.pattern !== '2:4') {
+      throw new UsageError(`expected --local beside --pattern ${options.pattern}: servers serve 2:4 masks only`);
+    }
     const teacher = serverTeacherOf(options);
     return trainOnServer({ ...(await readRequest(options)), ...teacher }, options);
   }
@@ -169,5 +173,12 @@ function show(container: Uint8Array, finished: TrainFinished, out: string, optio
     ['bytes', `${formatCount(bytes)} (${summary.bitsPerParameter.toFixed(4)} bit per parameter)`],
     ['took', duration(finished.seconds)],
   ]);
-  printLine(`try it:\n  maskctl push ${options.task} ${out}\n  ${curlLine(options, options.task)}`);
+  const { n, m } = summary;
+  if (n === 2 && m === 4) {
+    printLine(`try it:\n  maskctl push ${options.task} ${out}\n  ${curlLine(options, options.task)}`);
+  } else {
+    printLine(
+      `servers serve 2:4 alone; score this ${n}:${m} mask by:\n  maskctl eval --local --mask ${out} --data FILE`,
+    );
+  }
 }

@@ -174,6 +174,21 @@ test('a transfer starts from the mask that comes with the model, and is its chil
   assert.equal((eventsOf(stdout).at(-2) as TrainFinished).changed, 0);
 });
 
+test('a 1:4 mask is written and scored here, and no server is asked to serve it', async () => {
+  const out = file('quarter.mask');
+  const { code, stdout, stderr } = await maskctl(small('quarter.mask', '--pattern', '1:4', '--steps', '1', '--force'));
+  assert.equal(code, 0, stderr);
+  assert.match(
+    stdout,
+    /servers serve 2:4 alone; score this 1:4 mask by:\n {2}maskctl eval --local --mask .*quarter\.mask/,
+  );
+  const score = async (...mask: string[]): Promise<number> => {
+    const args = ['eval', '--local', ...mask, '--data', TEXT, '--windows', '2', '--json', '--threads', '1'];
+    return (JSON.parse((await maskctl(args)).stdout) as { ppl: number }).ppl;
+  };
+  assert.ok((await score('--mask', out)) > 2 * (await score('--task', 'general')));
+});
+
 test('a mask that loses to its prior is not written; --resume --force writes it without learning anew', async () => {
   const ruin = small('worse.mask', '--json', '--lr', '3', '--steps', '2');
   const refused = await maskctl(ruin);
@@ -226,6 +241,9 @@ test('what can not be run is refused with one line that says what to do', async 
     [[...local, '--from', TEXT], 1, /cats\.jsonl: expected .*/],
     [[...local, '--data', join(folder, '*.nothing')], 1, /nothing matches; check --data/],
     [[...local, '--data', binary], 1, /expected text in .*binary, but its 1 file\(s\) are empty, binary or not UTF-8/],
+    [['train', '--task', 'x', '--data', TEXT, '--pattern', '4:8'], 2, /expected --local beside --pattern 4:8: servers/],
+    [[...local, '--pattern', '4:8', '--from', 'general'], 1, /expected a 4:8 mask to start from, but it is 2:4/],
+    [[...local, '--pattern', '3:4'], 2, /'3:4' is invalid\. Allowed choices are 2:4, 1:4, 4:8/],
     [[...local, '--prior', 'none'], 1, /expected --method gumbel beside --prior none/],
     [[...local, '--keep-dense', 'last:9'], 1, /expected --keep-dense to be like last:1/],
     [[...local, '--model', folder], 1, /config\.json/],

@@ -11,7 +11,7 @@ import { native } from '../../../kernels/index.js';
 import { loadModel, type Model } from '../../../server/engine/model.js';
 import { matricesOf, type DenseMatrix } from '../../../server/engine/weights.js';
 import { PREPARE_DEFAULTS } from '../../../server/trainer/defaults.js';
-import { nibblesOfSet } from '../../../server/trainer/nibbles.js';
+import { codesOfSet } from '../../../server/trainer/nibbles.js';
 import { oneShotMask } from '../../../server/trainer/one-shot.js';
 import { runPrepare, type PrepareOptions } from '../../../server/trainer/prepare.js';
 import type { PrepareFinished, PrepareRequest, PrepareSettings } from '../../../server/trainer/prepare-types.js';
@@ -121,7 +121,7 @@ test('pruned positions keep the original values, kept ones move', async () => {
   await prepare(request(), { out, mask: magnitude() });
   const prepared = loadModel(out);
   try {
-    const nibbles = nibblesOfSet(prepared, generalOf(out));
+    const nibbles = codesOfSet(prepared, generalOf(out));
     let [moved, kept] = [0, 0];
     matricesOf(prepared.weights).forEach((matrix, index) => {
       const [now, was] = [weightsOf(matrix), weightsOf(matricesOf(model.weights)[index] as DenseMatrix)];

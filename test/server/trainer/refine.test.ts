@@ -5,7 +5,7 @@ import { native } from '../../../kernels/index.js';
 import { loadModel, type Model } from '../../../server/engine/model.js';
 import { Random } from '../../../server/engine/random.js';
 import { sampleWindows } from '../../../server/trainer/calibrate.js';
-import { nibblesOfSet } from '../../../server/trainer/nibbles.js';
+import { codesOfSet } from '../../../server/trainer/nibbles.js';
 import { oneShotMask } from '../../../server/trainer/one-shot.js';
 import { refineMasks, refineMatrix } from '../../../server/trainer/refine.js';
 import { TINY } from '../../tiny.js';
@@ -94,7 +94,7 @@ test('on the embedded model more rounds leave less error, from SparseGPT’s mas
   const stream = Int32Array.from({ length: 2000 }, (_, i) => 3 + ((i * i + 7 * i) % 500));
   const windows = sampleWindows([stream], 4, 64, 0);
   for (const method of ['sparsegpt', 'magnitude'] as const) {
-    const start = nibblesOfSet(model, oneShotMask(model, { method, windows, damp: 0.01 }));
+    const start = codesOfSet(model, oneShotMask(model, { method, windows, damp: 0.01 }));
     const once = refineMasks(model, model, start, windows, 1);
     const more = refineMasks(model, model, start, windows, 3);
     assert.equal(once.errorBefore, more.errorBefore);
