@@ -7,8 +7,9 @@ export interface ZipContent {
   readonly bytes: Uint8Array;
 }
 
-interface Written {
-  readonly name: Buffer;
+/** What the directory says of an entry that was written. */
+export interface Written {
+  readonly name: string;
   readonly offset: number;
   /** Version to twelve bytes of checksum and lengths: what both headers of an entry share. */
   readonly shared: Buffer;
@@ -31,16 +32,20 @@ export function* zipArchive(contents: Iterable<ZipContent>): Generator<Uint8Arra
   let offset = 0;
   for (const { name, bytes } of contents) {
     const { stream, crc32 } = deflate(bytes);
-    const entry = { name: Buffer.from(name), offset, shared: sharedFields(crc32, stream.length, bytes.length) };
+    const entry = { name, offset, shared: sharedFields(crc32, stream.length, bytes.length) };
     const header = localHeader(entry);
     yield header;
     yield stream;
     entries.push(entry);
     offset += header.length + stream.length;
   }
+  yield zipDirectory(entries, offset);
+}
+
+/** The directory of an archive and its end, which lie at `offset`, behind the entries. */
+export function zipDirectory(entries: readonly Written[], offset: number): Buffer {
   const directory = Buffer.concat(entries.map(centralHeader));
-  yield directory;
-  yield endOfDirectory(entries.length, directory.length, offset);
+  return Buffer.concat([directory, endOfDirectory(entries.length, directory.length, offset)]);
 }
 
 /** A gzip member holds the deflate stream and the checksum that ZIP wants too, in other frames. */
@@ -55,7 +60,7 @@ function sharedFields(crc32: number, compressed: number, bytes: number): Buffer 
 }
 
 function localHeader({ name, shared }: Written): Buffer {
-  return Buffer.concat([numbers32(0x04034b50), shared, numbers16(name.length, 0), name]);
+  return Buffer.concat([numbers32(0x04034b50), shared, numbers16(Buffer.byteLength(name), 0), Buffer.from(name)]);
 }
 
 function centralHeader({ name, offset, shared }: Written): Buffer {
@@ -65,9 +70,9 @@ function centralHeader({ name, offset, shared }: Written): Buffer {
     numbers32(0x02014b50),
     numbers16(wide ? VERSION_ZIP64 : VERSION),
     shared,
-    numbers16(name.length, extra.length, 0, 0, 0),
+    numbers16(Buffer.byteLength(name), extra.length, 0, 0, 0),
     numbers32(0, wide ? LARGEST_32 : offset),
-    name,
+    Buffer.from(name),
     extra,
   ]);
 }

@@ -20,6 +20,8 @@ const COMMANDS = [
   'train',
   'prepare',
   'sensitivity',
+  'import',
+  'export',
 ];
 
 test('--help names every command, and each --help has its examples and the options of all', async () => {
