@@ -1,5 +1,6 @@
 /** What a run shows while it goes: a line that redraws itself on a terminal, a line each interval in a pipe, an event each interval as JSON. */
 import type { PrepareEvent } from '../../server/trainer/prepare-types.js';
+import type { Look } from '../../server/trainer/run-steps.js';
 import type { TrainEvent, TrainStarted, TrainStep } from '../../server/trainer/types.js';
 import { formatCount, printJson, printLine } from './output.js';
 import type { Terminal } from './progress.js';
@@ -16,7 +17,7 @@ export interface ReportOptions {
 export class TrainingReport {
   private drawn = false;
   private prior: number | undefined;
-  private seen: Pick<TrainStep, 'changed' | 'bitsPerParameter' | 'heldOutPerplexity'> = {};
+  private seen: Look = {};
 
   constructor(
     private readonly options: ReportOptions,
@@ -65,15 +66,16 @@ export class TrainingReport {
     return parts.join('  ');
   }
 
-  /** From the last look: `held-out 17.90 (from 18.45, −3.0%)  1.20% changed, 0.0280 bit/param`. */
+  /** From the last look: `held-out 17.90 (from 18.45, −3.0%)  1.20% changed, 0.0280 bit/param  max probability 0.91`. */
   private heldOut(): string[] {
-    const { heldOutPerplexity: perplexity, changed, bitsPerParameter: bits } = this.seen;
+    const { heldOutPerplexity: perplexity, changed, bitsPerParameter: bits, maxProbability } = this.seen;
     if (perplexity === undefined) return [];
     const from =
       this.prior === undefined ? '' : ` (from ${this.prior.toFixed(2)}, ${relative(perplexity, this.prior)})`;
     const distance =
       changed === undefined || bits === undefined ? [] : [`${percent(changed)} changed, ${bits.toFixed(4)} bit/param`];
-    return [`held-out ${perplexity.toFixed(2)}${from}`, ...distance];
+    const sure = maxProbability === undefined ? [] : [`max probability ${maxProbability.toFixed(2)}`];
+    return [`held-out ${perplexity.toFixed(2)}${from}`, ...distance, ...sure];
   }
 }
 

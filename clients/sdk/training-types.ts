@@ -114,6 +114,8 @@ export interface TrainStep {
   /** At the steps that looked at held-out text. */
   readonly changed?: number;
   readonly bitsPerParameter?: number;
+  /** gumbel: mean over groups of the likeliest pattern's probability. */
+  readonly maxProbability?: number;
   readonly heldOutPerplexity?: number;
 }
 

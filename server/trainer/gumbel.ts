@@ -34,6 +34,9 @@ export interface GumbelSettings {
   readonly logits?: (matrix: DenseMatrix) => Float32Array;
 }
 
+/** That the largest probability is averaged over, of each matrix. */
+const SAMPLED_GROUPS = 8192;
+
 interface State {
   readonly parameter: Parameter; // (groups, P)
   readonly masked: Handle; // (rows, cols)
@@ -156,6 +159,23 @@ export class Gumbel implements Learner {
     return codesOf(this.pattern, symbols);
   }
 
+  /** Of softmax(π·κ), before the noise (Eq. 6), at the last step's κ; over SAMPLED_GROUPS of a matrix at most, evenly spread. */
+  maxProbability(): number {
+    let [sum, seen] = [0, 0];
+    for (const matrix of this.matrices) {
+      const { parameter } = this.state(matrix);
+      const logits = new Float32Array(parameter.count);
+      native.read(parameter.values, 0, logits);
+      const groups = parameter.count / this.pattern.count;
+      const stride = Math.ceil(groups / SAMPLED_GROUPS);
+      for (let group = 0; group < groups; group += stride, seen++) {
+        const first = group * this.pattern.count;
+        sum += largestProbability(logits.subarray(first, first + this.pattern.count), this.now.scale);
+      }
+    }
+    return sum / seen;
+  }
+
   dispose(): void {
     this.buffers.dispose();
   }
@@ -163,6 +183,11 @@ export class Gumbel implements Learner {
   private state(matrix: DenseMatrix): State {
     return this.states.get(matrix.name) as State;
   }
+}
+
+function largestProbability(logits: Float32Array, scale: number): number {
+  const largest = Math.max(...logits);
+  return 1 / logits.reduce((sum, logit) => sum + Math.exp(scale * (logit - largest)), 0);
 }
 
 /** π ~ N(0, σ), then Eq. 9, 10: + std(π) · α · (⟨prior, pattern⟩ − n²/m), whose similarity is n for the same pattern and n²/m on average over all of them. `prior`: symbols. */

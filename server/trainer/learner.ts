@@ -16,6 +16,8 @@ export interface Learner {
   accept(matrix: DenseMatrix, dw: Handle): void;
   /** Current hard mask of a matrix in canonical codes: nibbles, (rows · cols / 8) bytes, for 2:4; a symbol a byte else. */
   nibbles(matrix: DenseMatrix): Uint8Array;
+  /** Mean over groups of the likeliest pattern's probability: how sure it is. A learner whose masks are hard has none. */
+  maxProbability?(): number;
   dispose(): void;
 }
 

@@ -13,7 +13,7 @@ export interface SaveOptions {
 }
 
 /** What a look at held-out text adds to a step's event. */
-export type Look = Pick<TrainStep, 'changed' | 'bitsPerParameter' | 'heldOutPerplexity'>;
+export type Look = Pick<TrainStep, 'changed' | 'bitsPerParameter' | 'heldOutPerplexity' | 'maxProbability'>;
 
 export interface StepsOptions {
   readonly training: Training;

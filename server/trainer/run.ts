@@ -190,7 +190,10 @@ class MaskRun {
       tokensPerStep: batch * seq,
       guessing: Math.log(this.model.config.vocab),
       evaluateEvery,
-      look: (step) => looks.look(step, (matrix) => learner.nibbles(matrix)),
+      look: (step) => ({
+        ...looks.look(step, (matrix) => learner.nibbles(matrix)),
+        ...(learner.maxProbability ? { maxProbability: learner.maxProbability() } : {}),
+      }),
       ...(options.checkpoint ? { save: { ...options.checkpoint, write } } : {}),
       ...(options.signal ? { signal: options.signal } : {}),
     };

@@ -119,6 +119,8 @@ export interface TrainStep {
   readonly changed?: number;
   readonly bitsPerParameter?: number;
   readonly heldOutPerplexity?: number;
+  /** gumbel: mean over groups of the likeliest pattern's probability, softmax(π·κ). ste has none: its mask is hard at every step. */
+  readonly maxProbability?: number;
 }
 
 /** Perplexities on the held-out text of one source. */

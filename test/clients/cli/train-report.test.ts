@@ -43,6 +43,18 @@ async function quietly(work: () => void): Promise<void> {
   }
 }
 
+test('how sure a sampled mask is stands beside it', async () => {
+  const screen = new Screen();
+  await quietly(() => {
+    const look = { heldOutPerplexity: 18, changed: 0.0121, bitsPerParameter: 0.0284, maxProbability: 0.876 };
+    new TrainingReport({ json: false, logEvery: 10 }, screen).show(step(75, look));
+  });
+  assert.match(
+    screen.lines[0] ?? '',
+    / {2}1\.21% changed, 0\.0284 bit\/param {2}max probability 0\.88 {2}3,912 tokens\/s /,
+  );
+});
+
 test('a terminal shows one line that keeps what the last look saw', async () => {
   const screen = new Screen();
   const report = new TrainingReport({ json: false, logEvery: 10 }, screen);

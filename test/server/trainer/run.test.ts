@@ -34,6 +34,7 @@ test('ten steps from the magnitude mask learn a repetitive text, and the mask sa
   assert.ok(row && row.mask < row.prior / 4, JSON.stringify(row));
   assert.ok(row.dense < row.prior);
   assert.equal(started.priorPerplexity, row.prior);
+  assert.ok(!('maxProbability' in (steps.at(-1) as object)), 'a hard mask has none');
   assert.equal(finished.publishable, true);
   assert.ok(finished.changed > 0 && finished.changed < 0.5 && finished.bitsPerParameter > 0);
   assert.equal(set.parent, undefined);
@@ -89,6 +90,9 @@ test('the paper’s method learns too, and can start from nothing', async () => 
   assert.ok(finished.changed > 0);
   const random = await run(model, request({ method, steps: 1, learningRate: 1e-9, prior: 'none' }));
   assert.equal(random.finished.changed, 0);
+  const [sure, unsure] = [steps, random.steps].map((seen) => seen.at(-1)?.maxProbability as number) as [number, number];
+  assert.ok(sure > 0.9 && sure <= 1, `κ·α·σ is 15 in the end: ${sure}`);
+  assert.ok(unsure > 1 / 6 && unsure < sure, String(unsure));
   const used = new Set(random.set.masks[0]?.symbols);
   assert.equal(used.size, 6, 'all patterns occur');
   assert.ok((random.finished.heldOut[0]?.prior as number) > 4 * (finished.heldOut[0]?.prior as number));
