@@ -39,6 +39,8 @@ interface Exported {
   readonly bytes: number;
   /** Of the container; null for the dense model. */
   readonly mask: string | null;
+  /** What stays the same however the container is coded. */
+  readonly contentDigest: string | null;
   readonly baseDigest: string;
   readonly matrices: number;
 }
@@ -88,6 +90,7 @@ async function exportTask(options: ExportOptions): Promise<void> {
       out,
       bytes: sizeOf(out),
       mask: mask?.digest ?? null,
+      contentDigest: mask?.summary.content ?? null,
       baseDigest: base.digest(),
       matrices: mask?.summary.tensors.length ?? 0,
     };
