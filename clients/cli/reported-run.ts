@@ -5,11 +5,12 @@ import { TrainingStopped } from '../../server/trainer/run-steps.js';
 import type { TrainEvent } from '../../server/trainer/types.js';
 import type { GlobalOptions } from './global-options.js';
 import { integer, number } from './numbers.js';
+import { PLOT_HELP, RunCurves, type PlotOptions } from './pictures/run-curves.js';
 import { withProgress } from './progress.js';
 import { sameCommand, Stopper } from './stoppable.js';
 import { TrainingReport } from './training-report.js';
 
-export interface RunControl {
+export interface RunControl extends PlotOptions {
   readonly force?: true;
   readonly logEvery: number;
   readonly checkpoint?: string;
@@ -22,6 +23,7 @@ export interface RunControl {
 export function addRunControl(command: Command, result: string): Command {
   return command
     .option('--force', `write ${result} even if it is worse than its start on held-out text`)
+    .option('--plot <file>', PLOT_HELP)
     .option('--log-every <steps>', 'steps between two lines, where no terminal shows a bar', integer(1), 10)
     .option('--checkpoint <dir>', 'where the state of the run is kept (default: beside --out, with .checkpoint)')
     .option('--checkpoint-every <steps>', 'steps between two checkpoints; 0: only when stopped', integer(0), 50)
@@ -52,18 +54,20 @@ export async function reportedRun<T>(
 ): Promise<T> {
   const { activationBytes, logEvery, json, checkpointEvery: every, resume } = options;
   const report = new TrainingReport({ json: json === true, logEvery });
+  const curves = new RunCurves();
   const checkpoint = { directory: checkpointDirectory(options, out), every, resume: resume !== undefined };
   const stopper = new Stopper(() => {
     report.end();
     process.stderr.write('stopping after this step; again to stop at once\n');
   });
   try {
-    return await withProgress('reading text', (progress) => {
+    const result = await withProgress('reading text', (progress) => {
       const onEvent = (event: TrainEvent | PrepareEvent): void => {
         if (event.type === 'started') {
           progress.end();
           stopper.listen();
         }
+        curves.see(event);
         report.show(event);
       };
       const hooks = {
@@ -74,9 +78,13 @@ export async function reportedRun<T>(
       };
       return work(hooks, onEvent);
     });
-  } catch (error) {
-    if (!(error instanceof TrainingStopped)) throw error;
     report.end();
+    await curves.plot(options);
+    return result;
+  } catch (error) {
+    report.end();
+    await curves.plot(options);
+    if (!(error instanceof TrainingStopped)) throw error;
     process.stderr.write(`maskctl: ${error.message}; go on with:\n  ${resumeCommand(options, out)}\n`);
     process.exit(stopper.exitCode);
   } finally {

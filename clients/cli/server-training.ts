@@ -7,13 +7,14 @@ import { connect, curlLine } from './connection.js';
 import { UsageError } from './failure.js';
 import type { GlobalOptions } from './global-options.js';
 import { formatCount, formatTime, printFields, printJson, printLine, printTable } from './output.js';
+import { RunCurves, type PlotOptions } from './pictures/run-curves.js';
 import { Progress, withProgress } from './progress.js';
 import { Stopper } from './stoppable.js';
 import { charactersOf, sampled } from './text-sample.js';
 import { duration, TrainingReport } from './training-report.js';
 import { printResult } from './training-result.js';
 
-export interface ServerTrainingOptions extends GlobalOptions {
+export interface ServerTrainingOptions extends GlobalOptions, PlotOptions {
   readonly logEvery: number;
   readonly list?: true;
   readonly attach?: string;
@@ -80,6 +81,7 @@ async function follow(client: MaskServe, { id, task }: TrainJob, options: Server
   const { json, logEvery } = options;
   if (json) printJson({ type: 'job', id, task });
   const report = new TrainingReport({ json: json === true, logEvery });
+  const curves = new RunCurves();
   const progress = new Progress('waiting for the server');
   const leaving = new Stopper(() => undefined);
   leaving.listen();
@@ -87,12 +89,14 @@ async function follow(client: MaskServe, { id, task }: TrainJob, options: Server
   try {
     for await (const event of eventsAcrossRestarts(client, id, leaving.signal)) {
       if (event.type === 'job') job = event.job;
+      if (event.type !== 'job' && event.type !== 'progress') curves.see(event);
       show(event, report, progress);
     }
   } catch (error) {
     if (!leaving.signal.aborted) throw error;
     progress.end();
     report.end();
+    await curves.plot(options);
     process.stderr.write(`${howToGoOn(id, options)}\n`);
     process.exit(leaving.exitCode);
   } finally {
@@ -100,6 +104,7 @@ async function follow(client: MaskServe, { id, task }: TrainJob, options: Server
     report.end();
     leaving.dispose();
   }
+  await curves.plot(options);
   conclude(job, options);
 }
 

@@ -9,6 +9,7 @@ import { UsageError } from '../failure.js';
 import type { GlobalOptions } from '../global-options.js';
 import { integer, number } from '../numbers.js';
 import { printFields, printJson, printLine, printTable } from '../output.js';
+import { checkPlot } from '../pictures/run-curves.js';
 import { addRunControl, checkpointDirectory, reportedRun, resumeCommand, type RunControl } from '../reported-run.js';
 import { addTeacherOptions, teacherOf, type TeacherOptions } from '../teacher-options.js';
 import { addTextOptions, type TextOptions } from '../text-options.js';
@@ -114,6 +115,7 @@ function addConstants(command: Command): void {
 async function prepare(options: Options): Promise<void> {
   const { out } = options;
   checkNewDirectory(out);
+  await checkPlot(options);
   const teacher = teacherOf(options);
   const request = await readRequest(options);
   const { prepareLocally, removeCheckpoint } = await import('../local-training.js');

@@ -9,6 +9,7 @@ import { UsageError } from '../failure.js';
 import type { GlobalOptions } from '../global-options.js';
 import { checkWritable, writeNewFile } from '../new-file.js';
 import { formatCount, printFields, printJson, printLine } from '../output.js';
+import { checkPlot } from '../pictures/run-curves.js';
 import { addRunControl, checkpointDirectory, reportedRun, resumeCommand, type RunControl } from '../reported-run.js';
 import {
   addServerTraining,
@@ -71,6 +72,7 @@ export function addTrain(program: Command): void {
     .addHelpText('after', EXAMPLES)
     .action(async (_options: object, command: Command) => {
       const options = command.optsWithGlobals<GivenOptions>();
+      await checkPlot(options);
       if (isAboutJobs(options)) await manageJobs(options);
       else await train(requireText(options), command);
     });
@@ -80,6 +82,7 @@ const EXAMPLES = `
 Examples:
   $ maskctl train --task c --from general --data '/usr/include/**/*.h' --steps 100
   $ maskctl train --list
+  $ maskctl train --attach 0123456789abcdef --plot run.png
   $ maskctl train --task docs --data 'docs/**/*.md' --local --out docs.mask
   $ maskctl train --task french --from general --data french.jsonl --guard english.jsonl --local --out french.mask
   $ maskctl train --task c --from general --data '/usr/include/**/*.h' --steps 100 --local --out c.mask --json

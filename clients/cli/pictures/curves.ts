@@ -46,6 +46,21 @@ export function drawCurves(curves: Curves): Promise<Buffer> {
 
 /** The same as SVG; needs no sharp. */
 export function curvesSvg(curves: Curves): string {
+  return stackedCurvesSvg(curves.title, [curves]);
+}
+
+/** Several, one below the other. Throws one line if one has nothing to draw. */
+export function stackedCurvesSvg(title: string, all: readonly Curves[]): string {
+  let y = 0;
+  const panels = all.map((curves) => {
+    const { height, elements } = panel(curves);
+    y += height;
+    return y === height ? elements : [`<g transform="translate(0 ${y - height})">`, ...elements, '</g>'];
+  });
+  return svgDocument(WIDTH, y, title, panels.flat());
+}
+
+function panel(curves: Curves): { readonly height: number; readonly elements: string[] } {
   const { title, xLabel, yLabel, series, levels = [], logX = false, logY = false } = curves;
   const drawable = ([x, y]: Point): boolean =>
     Number.isFinite(x) && Number.isFinite(y) && (!logX || x > 0) && (!logY || y > 0);
@@ -64,7 +79,7 @@ export function curvesSvg(curves: Curves): string {
   );
   const y = axisOver(ys, box.bottom, box.top, logY);
   const middle = [(box.left + box.right) / 2, (box.top + box.bottom) / 2] as const;
-  return svgDocument(WIDTH, height, title, [
+  const elements = [
     text(MARGIN, 34, shortened(title, WIDTH - 2 * MARGIN, LARGE), { size: LARGE, bold: true }),
     ...grid(x, y, box),
     text(middle[0], height - MARGIN, shortened(xLabel, box.right - box.left), { anchor: 'middle' }),
@@ -74,7 +89,8 @@ export function curvesSvg(curves: Curves): string {
     ),
     ...series.flatMap((one, index) => curve(one, index, x, y, drawable)),
     ...legend(series, shown, box),
-  ]);
+  ];
+  return { height, elements };
 }
 
 interface Box {

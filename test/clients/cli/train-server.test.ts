@@ -1,6 +1,6 @@
 /** `maskctl train` against a server: what a person sees, what a machine reads, how it is left, attached to, cancelled. */
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,6 +10,7 @@ import { startProcess, type ServerProcess } from '../../server/jobs/process.js';
 import { eventWhere } from '../../server/jobs/small-job.js';
 import { DOCUMENTS } from '../../server/trainer/runs.js';
 import { finished, maskctl, start } from './maskctl.js';
+import { labelsOf } from './pictures-decoded.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'maskctl-train-server-'));
 const text = join(folder, 'text');
@@ -36,14 +37,17 @@ const about = (...args: string[]): Promise<Awaited<ReturnType<typeof maskctl>>> 
 const jobs = async (): Promise<TrainJob[]> => JSON.parse((await about('--list', '--json')).stdout) as TrainJob[];
 
 test('people get the memory, a line each interval, a table, the digest, and a curl that works', async () => {
-  const { code, stdout, stderr } = await maskctl(small('cats', 6, '--from', 'general', '--guard', join(text, '1.txt')));
+  const plot = join(folder, 'cats.svg');
+  const more = ['--from', 'general', '--guard', join(text, '1*.txt'), '--plot', plot];
+  const { code, stdout, stderr } = await maskctl(small('cats', 6, ...more));
   assert.deepEqual({ code, stderr }, { code: 0, stderr: '' });
+  assert.ok(labelsOf(readFileSync(plot, 'utf8')).includes('cats: perplexity on held-out text'));
   const lines = stdout.split('\n');
   assert.match(lines[0] ?? '', /^cats: 6 steps at a peak rate of 0\.00500, [\d,]+ tokens to train on, \d+ held out$/);
   assert.match(lines[1] ?? '', /^memory: 77 MiB for what is learned/);
   assert.match(lines[2] ?? '', /^step 1\/6 {2}loss \d+\.\d+ {2}[\d,]+ tokens\/s {2}\d+ s left$/);
   assert.match(stdout, /^HELD-OUT TEXT +DENSE +PRIOR +THIS MASK$/m);
-  assert.match(stdout, /1\.txt \(guard\) +\d/);
+  assert.match(stdout, /1\*\.txt \(guard\) +\d/);
   const digest = /^digest +([0-9a-f]{64})$/m.exec(stdout)?.[1];
   const [, url, body] = /curl (http\S+\/v1\/completions) .*-H 'X-Task: cats' -d '([^']+)'/.exec(stdout) ?? [];
   const response = await fetch(url ?? '', { method: 'POST', headers: { 'X-Task': 'cats' }, body: body ?? '' });
