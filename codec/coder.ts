@@ -1,41 +1,70 @@
-/** The entropy coders of the format by their id: FORMAT.md §7. */
-import { decodeUniform, encodeUniform, maxBytes, minBytes } from './uniform-ac.js';
+/** The coders of the format by their id: FORMAT.md §7. */
 
-/** Codes the symbols of one chunk without regard to other chunks. */
+export type CoderName =
+  | 'uniform-ac'
+  | 'uniform'
+  | 'static'
+  | 'parent'
+  | 'weights'
+  | 'scaled-weights'
+  | 'parent+weights'
+  | 'patch'
+  | 'patch+weights'
+  | 'magnitude';
+
+/** Which chunks hold a tensor's symbols: its own arithmetic-coded ones, those of all dense rANS tensors, those of all patches, or none. */
+export type Form = 'arithmetic' | 'dense' | 'patch' | 'none';
+
 export interface Coder {
   readonly id: number;
-  readonly name: string;
-  /** Length of the coder data in the tensor table. */
-  readonly coderDataBytes: number;
-  /** Chunks of a tensor of `symbols` symbols. */
-  chunkCount(symbols: number, chunkSymbols: number): number;
-  /** Bounds of a chunk's length, which a reader checks before it allocates anything for the chunk's symbols. */
-  minBytes(symbols: number, patterns: number): number;
-  maxBytes(symbols: number, patterns: number): number;
-  /** Writes a chunk at `at`, where maxBytes has room; returns its length. All symbols are below `patterns`. */
-  encode(symbols: Uint8Array, patterns: number, out: Uint8Array, at: number): number;
-  /** Fills `out`; false if the chunk is not exactly what `encode` writes for those symbols. Never throws. */
-  decode(chunk: Uint8Array, patterns: number, out: Uint8Array): boolean;
+  readonly name: CoderName;
+  readonly form: Form;
+  readonly needsParent: boolean;
+  readonly needsWeights: boolean;
+  /** What is coded: symbols, or rank patterns of the group's weights (scaled: FORMAT.md §8.3). */
+  readonly codes: 'symbols' | 'ranks' | 'scaled ranks';
 }
 
-export const UNIFORM_AC: Coder = {
-  id: 1,
-  name: 'uniform-ac',
-  coderDataBytes: 0,
-  chunkCount: (symbols, chunkSymbols) => Math.ceil(symbols / chunkSymbols),
-  minBytes,
-  maxBytes,
-  encode: encodeUniform,
-  decode: decodeUniform,
-};
+const coder = (
+  id: number,
+  name: CoderName,
+  form: Form,
+  needs: readonly ('parent' | 'weights')[] = [],
+  codes: Coder['codes'] = 'symbols',
+): Coder => ({
+  id,
+  name,
+  form,
+  needsParent: needs.includes('parent'),
+  needsWeights: needs.includes('weights'),
+  codes,
+});
 
-const CODERS: ReadonlyMap<number, Coder> = new Map([[UNIFORM_AC.id, UNIFORM_AC]]);
+export const CODERS: readonly Coder[] = [
+  coder(1, 'uniform-ac', 'arithmetic'),
+  coder(2, 'uniform', 'dense'),
+  coder(3, 'static', 'dense'),
+  coder(4, 'parent', 'dense', ['parent']),
+  coder(5, 'weights', 'dense', ['weights'], 'ranks'),
+  coder(6, 'scaled-weights', 'dense', ['weights'], 'scaled ranks'),
+  coder(7, 'parent+weights', 'dense', ['parent', 'weights'], 'ranks'),
+  coder(8, 'patch', 'patch', ['parent']),
+  coder(9, 'patch+weights', 'patch', ['parent', 'weights'], 'ranks'),
+  coder(10, 'magnitude', 'none', ['weights'], 'ranks'),
+];
+
+const BY_ID: ReadonlyMap<number, Coder> = new Map(CODERS.map((one) => [one.id, one]));
+const BY_NAME: ReadonlyMap<CoderName, Coder> = new Map(CODERS.map((one) => [one.name, one]));
 
 export function coderById(id: number): Coder | undefined {
-  return CODERS.get(id);
+  return BY_ID.get(id);
 }
 
-/** For sentences: `1 (uniform-ac)`. */
+export function coderNamed(name: CoderName): Coder {
+  return BY_NAME.get(name) as Coder;
+}
+
+/** For sentences: `1 (uniform-ac), 2 (uniform), …`. */
 export function knownCoders(): string {
-  return [...CODERS.values()].map((coder) => `${coder.id} (${coder.name})`).join(', ');
+  return CODERS.map(({ id, name }) => `${id} (${name})`).join(', ');
 }

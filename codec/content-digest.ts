@@ -1,11 +1,11 @@
 /**
- * Content digest (FORMAT.md §8): names what a mask set holds, whatever its coder, chunk size or order of tensors.
+ * Content digest (FORMAT.md §10): names what a mask set holds, whatever its coder, chunk size or order of tensors.
  * Two levels: a sha256 for each tensor, and one over those, so that tensors can be hashed as they are decoded.
  */
-import { createHash } from 'node:crypto';
 import { asciiBytes, bytesToDigest, digestToBytes } from './digest.js';
 import type { Digest, MaskSet } from './mask-set.js';
 import { canonicalBytes, patternTable, symbolsToNibbles, type PatternTable } from './pattern.js';
+import { sha256 } from './sha256.js';
 
 const DOMAIN = 'maskserve content 1\n';
 
@@ -17,7 +17,7 @@ export interface NamedTensorDigest {
 
 /** Hashes one tensor's canonical codes, chunk by chunk. Every update but the last must have an even number of symbols. */
 export class TensorHash {
-  private readonly hash = createHash('sha256');
+  private readonly hash = sha256();
   private codes = new Uint8Array(0);
 
   constructor(
@@ -60,7 +60,8 @@ export function combineTensorDigests(
   head[0] = patterns.n;
   head[1] = patterns.m;
   new DataView(head.buffer).setUint32(2, tensors.length, true);
-  const hash = createHash('sha256').update(DOMAIN).update(digestToBytes(base, 'base')).update(head);
+  const hash = sha256();
+  for (const part of [asciiBytes(DOMAIN), digestToBytes(base, 'base'), head]) hash.update(part);
   // Names are ASCII, so that < on strings is byte order.
   for (const tensor of [...tensors].sort((a, b) => (a.name < b.name ? -1 : 1))) hash.update(tensor.digest);
   return bytesToDigest(hash.digest());

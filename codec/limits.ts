@@ -1,4 +1,4 @@
-/** Limits of the format as numbers: FORMAT.md §9. */
+/** Limits of the format as numbers: FORMAT.md §11. */
 import { CodecError, type CodecErrorCode } from './errors.js';
 
 /** [least, most] */
@@ -6,14 +6,19 @@ export type Range = readonly [least: number, most: number];
 
 export const LIMITS = {
   tensorCount: [1, 16_384],
-  tableBytes: [17, 8_388_608],
+  tableBytes: [2, 8_388_608],
+  modelBytes: [0, 262_144],
+  indexBytes: [0, 9 * 2 ** 20],
   chunkCount: [0, 1_048_576],
   payloadBytes: [0, 2 ** 40],
+  setGroups: [1, 2 ** 36],
   chunkLog2: [12, 20],
+  patchLog2: [8, 24],
   nameBytes: [1, 255],
   rows: [1, 2 ** 24],
   cols: [1, 2 ** 24],
   groups: [1, 2 ** 30],
+  chain: [1, 8],
 } as const satisfies Record<string, Range>;
 
 export type LimitName = keyof typeof LIMITS;
