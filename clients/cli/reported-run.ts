@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import type { PrepareEvent } from '../../server/trainer/prepare-types.js';
 import { TrainingStopped } from '../../server/trainer/run-steps.js';
+import { TUNING_STAGE } from '../../server/trainer/teacher-tune.js';
 import type { TrainEvent } from '../../server/trainer/types.js';
 import type { GlobalOptions } from './global-options.js';
 import { integer, number } from './numbers.js';
@@ -55,13 +56,16 @@ export async function reportedRun<T>(
   const { activationBytes, logEvery, json, checkpointEvery: every, resume } = options;
   const report = new TrainingReport({ json: json === true, logEvery });
   const curves = new RunCurves();
+  let endProgress = (): void => undefined;
   const checkpoint = { directory: checkpointDirectory(options, out), every, resume: resume !== undefined };
   const stopper = new Stopper(() => {
+    endProgress();
     report.end();
     process.stderr.write('stopping after this step; again to stop at once\n');
   });
   try {
     const result = await withProgress('reading text', (progress) => {
+      endProgress = () => progress.end();
       const onEvent = (event: TrainEvent | PrepareEvent): void => {
         if (event.type === 'started') {
           progress.end();
@@ -74,7 +78,10 @@ export async function reportedRun<T>(
         checkpoint,
         signal: stopper.signal,
         ...(activationBytes === undefined ? {} : { activationBytes }),
-        onProgress: (stage: string, done: number, of: number) => progress.update(done, of, stage),
+        onProgress: (stage: string, done: number, of: number) => {
+          if (stage === TUNING_STAGE) stopper.listen(); // a teacher's steps are worth saving too
+          progress.update(done, of, stage);
+        },
       };
       return work(hooks, onEvent);
     });

@@ -7,6 +7,7 @@ type Stop = keyof typeof EXIT_CODES;
 export class Stopper {
   private readonly controller = new AbortController();
   private received: Stop | undefined;
+  private listening = false;
   private readonly listeners = (Object.keys(EXIT_CODES) as Stop[]).map(
     (name) => [name, () => this.receive(name)] as const,
   );
@@ -25,10 +26,13 @@ export class Stopper {
 
   /** From here on. Before, a signal ends the process at once, which is right while nothing is worth saving and this thread is blocked. */
   listen(): void {
+    if (this.listening) return;
+    this.listening = true;
     for (const [name, listener] of this.listeners) process.on(name, listener);
   }
 
   dispose(): void {
+    this.listening = false;
     for (const [name, listener] of this.listeners) process.off(name, listener);
   }
 

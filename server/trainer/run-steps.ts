@@ -31,14 +31,15 @@ export interface StepsOptions {
 
 /** Somebody stopped the run. */
 export class TrainingStopped extends Error {
-  /** `directory`: where its state is; undefined when none was asked for. */
+  /** `directory`: where its state is; undefined when none was asked for. `what`: was stopped. */
   constructor(
     readonly step: number,
     readonly steps: number,
     readonly directory: string | undefined,
+    what = 'training',
   ) {
     const saved = directory === undefined ? 'nothing was saved' : `saved in ${directory}`;
-    super(`training stopped after step ${step} of ${steps}; ${saved}`);
+    super(`${what} stopped after step ${step} of ${steps}; ${saved}`);
     this.name = 'TrainingStopped';
   }
 }

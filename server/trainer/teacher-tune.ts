@@ -7,7 +7,7 @@ import { Checkpoint, openSaved, teacherDirectory, type CheckpointOptions, type S
 import { ACTIVATION_BYTES } from './defaults.js';
 import { Lora } from './lora.js';
 import type { LoraAdapter } from './lora-merge.js';
-import { runSteps, type SaveOptions } from './run-steps.js';
+import { runSteps, TrainingStopped, type SaveOptions } from './run-steps.js';
 import type { RunText } from './run-text.js';
 import { Training, type TrainingSettings } from './training.js';
 
@@ -28,6 +28,9 @@ export interface TuneOptions {
   readonly activationBytes?: number;
   readonly onProgress?: (stage: string, done: number, of: number) => void;
 }
+
+/** What `onProgress` calls it. A signal that comes meanwhile stops it with its state saved. */
+export const TUNING_STAGE = 'tuning the teacher';
 
 /** What nobody is asked, as the yardstick has it (adapt_torch.py). */
 const SCALING = 2;
@@ -57,6 +60,9 @@ export async function tuneAdapter(
     }
     return lora.adapter();
   } catch (error) {
+    if (error instanceof TrainingStopped) {
+      throw new TrainingStopped(error.step, error.steps, error.directory, "the teacher's tuning");
+    }
     if (!(error instanceof Error) || !error.message.startsWith('training diverged')) throw error;
     throw new Error(
       `the teacher diverged while it was tuned at a peak rate of ${settings.learningRate}; lower --teacher-lr`,
@@ -150,5 +156,5 @@ async function runAll(
     ...(save ? { save } : {}),
     ...(signal ? { signal } : {}),
   });
-  for await (const { step, steps: of } of steps) onProgress?.('tuning the teacher', step, of);
+  for await (const { step, steps: of } of steps) onProgress?.(TUNING_STAGE, step, of);
 }

@@ -4,8 +4,9 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { DOCUMENTS } from '../../server/trainer/runs.js';
-import { maskctl } from './maskctl.js';
+import { finished, maskctl, start } from './maskctl.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'maskctl-teacher-'));
 after(() => rmSync(folder, { recursive: true }));
@@ -33,6 +34,29 @@ test('a teacher is tuned, reported with its perplexity and memory, saved for PEF
   const again = await maskctl(train('again.mask', ...TUNE, '--save-teacher', file('adapter')));
   assert.notEqual(again.code, 0);
   assert.match(again.stderr, /expected --save-teacher to be a directory without an adapter, but .*adapter has one/);
+});
+
+test('Ctrl-C while the teacher is tuned saves it, says how to go on, and the run ends as if it had never stopped', async () => {
+  const args = train('stopped.mask', ...TUNE, '--teacher-steps', '60');
+  const child = start(args);
+  const ended = finished(child);
+  const state = join(file('stopped.mask.checkpoint'), 'teacher', 'checkpoint.safetensors');
+  while (!existsSync(state) && child.exitCode === null) await sleep(20);
+  child.kill('SIGINT');
+  const { code, stderr, stdout } = await ended;
+  assert.deepEqual({ code, stdout }, { code: 130, stdout: '' });
+  const [note, said, command] = stderr.split('\n');
+  assert.equal(note, 'stopping after this step; again to stop at once');
+  assert.match(
+    said ?? '',
+    /^maskctl: the teacher's tuning stopped after step \d+ of 60; saved in .*checkpoint; go on with:$/,
+  );
+  const resumed = await maskctl((command ?? '').trim().split(' ').slice(1));
+  assert.deepEqual({ code: resumed.code, stderr: resumed.stderr }, { code: 0, stderr: '' });
+  const whole = await maskctl(train('unstopped.mask', ...TUNE, '--teacher-steps', '60'));
+  assert.equal(whole.code, 0, whole.stderr);
+  assert.ok(readFileSync(file('stopped.mask')).equals(readFileSync(file('unstopped.mask'))));
+  assert.equal(existsSync(file('stopped.mask.checkpoint')), false);
 });
 
 test('options of teachers that contradict each other are refused before anything is read', async () => {

@@ -171,3 +171,16 @@ async function freePort(): Promise<number> {
   await new Promise((resolve) => probe.close(resolve));
   return port;
 }
+
+test('the server tunes a teacher on the job’s text; one on this machine’s disk is not sent', async () => {
+  const tune = ['--loss', 'kl', '--tune-teacher', '--teacher-rank', '4', '--teacher-steps', '6', '--force'];
+  const { code, stdout, stderr } = await maskctl(small('taught', 2, ...tune));
+  assert.deepEqual({ code, stderr }, { code: 0, stderr: '' });
+  assert.match(stdout, /^teacher: perplexity [\d.]+ on the held-out text/m);
+  const refused = await maskctl(small('taught', 2, '--loss', 'kl', '--teacher', folder));
+  assert.equal(refused.code, 2);
+  assert.match(
+    refused.stderr,
+    /^maskctl: expected --local beside --teacher: the server takes KL to its own dense model/,
+  );
+});
