@@ -11,15 +11,15 @@ export interface LossPhase {
 
 const PHASE = /^(lm|kl|mix|0?\.\d+)(?::(\d+))?$/;
 
-/** Share of the steps that KL has where only their number is given: measured on SmolLM2, where KL mends fast and caps the base at the original. */
-const KL_SHARE = 0.625;
-
-/** `steps` of KL, then LM. */
-export function klThenLm(steps: number): LossPhase[] {
-  const kl = Math.round(steps * KL_SHARE);
+/**
+ * `steps` of half KL, half LM, then as many of LM. Measured on SmolLM2 after 40 steps at a rate of 5e-4 (start 64, original 17.0): KL alone 27.2, half of each 22.7, LM alone 22.1; KL keeps
+ * what the text does not show, and caps the base at the original if it stays.
+ */
+export function mixThenLm(steps: number): LossPhase[] {
+  const mixed = Math.ceil(steps / 2);
   return [
-    { klWeight: KL_WEIGHT.kl, steps: kl },
-    { klWeight: KL_WEIGHT.lm, steps: steps - kl },
+    { klWeight: KL_WEIGHT.mix, steps: mixed },
+    { klWeight: KL_WEIGHT.lm, steps: steps - mixed },
   ].filter((phase) => phase.steps > 0);
 }
 

@@ -3,7 +3,7 @@ import { readdirSync, statSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import type { Command } from 'commander';
 import { PREPARE_DEFAULTS } from '../../../server/trainer/defaults.js';
-import { klThenLm, type LossPhase, parseLossSchedule, totalSteps } from '../../../server/trainer/loss-schedule.js';
+import { mixThenLm, type LossPhase, parseLossSchedule, totalSteps } from '../../../server/trainer/loss-schedule.js';
 import type { PrepareFinished, PrepareRequest, PrepareSettings } from '../../../server/trainer/prepare-types.js';
 import { UsageError } from '../failure.js';
 import type { GlobalOptions } from '../global-options.js';
@@ -157,7 +157,7 @@ function settingsOf(options: Options): PrepareSettings {
 }
 
 function phasesOf({ loss, steps }: Options): readonly LossPhase[] {
-  if (loss === undefined) return steps === undefined ? PREPARE_DEFAULTS.phases : klThenLm(steps);
+  if (loss === undefined) return steps === undefined ? PREPARE_DEFAULTS.phases : mixThenLm(steps);
   try {
     return parseLossSchedule(loss, steps);
   } catch (cause) {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { klThenLm, klWeightAt, parseLossSchedule, totalSteps } from '../../../server/trainer/loss-schedule.js';
+import { mixThenLm, klWeightAt, parseLossSchedule, totalSteps } from '../../../server/trainer/loss-schedule.js';
 
 test('phases follow each other, each with its share of KL', () => {
   const phases = parseLossSchedule('kl:2, 0.7:1,mix:1,lm:2');
@@ -16,13 +16,13 @@ test('a single phase may leave its steps to --steps', () => {
   assert.deepEqual(parseLossSchedule('kl:30', 30), [{ klWeight: 1, steps: 30 }]);
 });
 
-test('without a schedule KL has five eighths of the steps', () => {
-  assert.deepEqual(klThenLm(160), [
-    { klWeight: 1, steps: 100 },
-    { klWeight: 0, steps: 60 },
+test('without a schedule half of the steps have half KL, the rest LM alone', () => {
+  assert.deepEqual(mixThenLm(160), [
+    { klWeight: 0.5, steps: 80 },
+    { klWeight: 0, steps: 80 },
   ]);
-  assert.equal(totalSteps(klThenLm(7)), 7);
-  assert.deepEqual(klThenLm(0), []);
+  assert.equal(totalSteps(mixThenLm(7)), 7);
+  assert.deepEqual(mixThenLm(0), []);
 });
 
 test('what is no schedule is refused', () => {
