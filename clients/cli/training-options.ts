@@ -61,13 +61,13 @@ const CONSTANTS: readonly (readonly [
   ['--margin <m>', 'ste: scores start at ± this around the prior', 'margin', POSITIVE],
   [
     '--rate <l>',
-    'ste: λ of a pull back to the start after each step: at 1 even a score that always moves the same way stays',
+    'λ of a pull back to the start (gumbel: to the pattern of the prior) after each step: at 1 even a score that always moves the same way stays',
     'rate',
     number(0, 1e6),
   ],
   [
     '--max-bits <b>',
-    'ste: largest bits per parameter of the mask given its start: the pull is as strong as it takes',
+    'largest bits per parameter of the mask given its start: the pull is as strong as it takes',
     'maxBits',
     number(0, 1),
   ],

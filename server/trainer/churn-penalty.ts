@@ -21,6 +21,8 @@ export interface ChurnSettings {
 export interface PricedMatrix {
   /** Scores at their start. */
   readonly parameter: Parameter;
+  /** What they are pulled to; undefined: their start. */
+  readonly target?: () => Float32Array;
   /** Canonical codes of the start. */
   readonly prior: Uint8Array;
   /** For four scores a group: (groups / 2) bytes that the nibbles of the two largest may be written to. */
@@ -41,7 +43,7 @@ export class ChurnPenalty {
   /** Whether the scores are as `bound` left them. */
   private bounded = false;
 
-  /** Takes the scores as they are for the start. Buffers are the caller's to free. */
+  /** Buffers are the caller's to free. */
   constructor(
     buffers: Buffers,
     private readonly matrices: readonly PricedMatrix[],
@@ -49,9 +51,10 @@ export class ChurnPenalty {
     private readonly pattern: PatternTable = TWO_OF_FOUR,
   ) {
     this.scratch = buffers.f32(Math.max(0, ...matrices.map(({ parameter }) => parameter.count)));
-    this.starts = matrices.map(({ parameter: { values, count } }) => {
+    this.starts = matrices.map(({ parameter: { values, count }, target }) => {
       const start = buffers.alloc(count * 2);
-      native.toBf16(start, values, 'f32', count);
+      if (target) native.write(this.scratch, 0, target());
+      native.toBf16(start, target ? this.scratch : values, 'f32', count);
       return start;
     });
   }

@@ -7,6 +7,7 @@ import type { PatternTable } from '../../codec/pattern.js';
 import { Random } from '../engine/random.js';
 import { matricesOf, type DenseMatrix, type ModelWeights } from '../engine/weights.js';
 import { Buffers } from './activations.js';
+import { ChurnPenalty, type ChurnSettings, type PricedMatrix } from './churn-penalty.js';
 import type { EffectiveWeight } from './layer-pass.js';
 import type { Learner } from './learner.js';
 import { codesOf, symbolsOf, TWO_OF_FOUR } from './n-of-m.js';
@@ -26,6 +27,8 @@ export interface GumbelSettings {
   readonly seed: number;
   /** Undefined: 2:4. */
   readonly pattern?: PatternTable;
+  /** What leaving the prior's pattern costs, see churn-penalty.ts: logits are pulled to those that the prior alone would give, without noise. Needs a prior. */
+  readonly churn?: ChurnSettings;
   /** Element type of the soft-masked weights. */
   readonly type: DType;
   /** Replaces the generator's noise, (groups, P) f32: for comparison with another implementation. */
@@ -56,6 +59,7 @@ export class Gumbel implements Learner {
   private readonly states = new Map<string, State>();
   private readonly matrices: readonly DenseMatrix[];
   private readonly pattern: PatternTable;
+  private readonly penalty: ChurnPenalty | undefined;
   private now: Now = { step: 0, scale: 1, temperature: 1, regularisation: 0 };
 
   constructor(
@@ -67,23 +71,29 @@ export class Gumbel implements Learner {
     const pattern = settings.pattern ?? TWO_OF_FOUR;
     this.pattern = pattern;
     this.matrices = matricesOf(weights);
+    const priced: PricedMatrix[] = [];
     this.parameters = this.matrices.map((matrix, index) => {
       const { name, rows, cols } = matrix;
       const parameter = allocateParameter(this.buffers, name, ((rows * cols) / pattern.m) * pattern.count);
-      const start = prior && symbolsOf(pattern, prior(matrix));
-      const logits = settings.logits?.(matrix) ?? initialLogits(parameter.count, random, start, pattern, settings);
-      native.write(parameter.values, 0, logits);
+      const codes = prior?.(matrix);
+      const { logits, target } = initialLogits(parameter.count, random, pattern, settings, codes);
+      native.write(parameter.values, 0, settings.logits?.(matrix) ?? logits);
+      if (codes) priced.push({ parameter, prior: codes, target, codes: () => this.codes(matrix) });
       const masked = this.buffers.alloc(rows * cols * (settings.type === 'f32' ? 4 : 2));
       this.states.set(name, { parameter, masked, index });
       return parameter;
     });
+    this.penalty = settings.churn && new ChurnPenalty(this.buffers, priced, settings.churn, pattern);
   }
 
   get bytes(): number {
     return this.buffers.bytes;
   }
 
+  /** The penalty on the step before comes first, as in StraightThrough. */
   prepare(step: number, steps: number): number {
+    if (step > 0) this.penalty?.afterStep(step - 1);
+    this.penalty?.bound();
     const progress = step / Math.max(1, steps - 1);
     const between = ([from, to]: readonly [number, number]): number => from + (to - from) * progress;
     const { scale, temperature, regularisation, type, seed } = this.settings;
@@ -123,6 +133,7 @@ export class Gumbel implements Learner {
   }
 
   accept(matrix: DenseMatrix, dw: Handle): void {
+    this.penalty?.beforeUpdate();
     const { parameter, index } = this.state(matrix);
     const { step, scale, temperature, regularisation } = this.now;
     const { n, m, count } = this.pattern;
@@ -145,18 +156,8 @@ export class Gumbel implements Learner {
   }
 
   nibbles(matrix: DenseMatrix): Uint8Array {
-    const { parameter } = this.state(matrix);
-    const { count } = this.pattern;
-    const groups = parameter.count / count;
-    const symbols = new Uint8Array(groups);
-    const handle = native.alloc(groups);
-    try {
-      native.argmaxPatterns(handle, parameter.values, groups, count);
-      native.read(handle, 0, symbols);
-    } finally {
-      native.free(handle);
-    }
-    return codesOf(this.pattern, symbols);
+    this.penalty?.bound();
+    return this.codes(matrix);
   }
 
   /** Of softmax(π·κ), before the noise (Eq. 6), at the last step's κ; over SAMPLED_GROUPS of a matrix at most, evenly spread. */
@@ -180,6 +181,21 @@ export class Gumbel implements Learner {
     this.buffers.dispose();
   }
 
+  private codes(matrix: DenseMatrix): Uint8Array {
+    const { parameter } = this.state(matrix);
+    const { count } = this.pattern;
+    const groups = parameter.count / count;
+    const symbols = new Uint8Array(groups);
+    const handle = native.alloc(groups);
+    try {
+      native.argmaxPatterns(handle, parameter.values, groups, count);
+      native.read(handle, 0, symbols);
+    } finally {
+      native.free(handle);
+    }
+    return codesOf(this.pattern, symbols);
+  }
+
   private state(matrix: DenseMatrix): State {
     return this.states.get(matrix.name) as State;
   }
@@ -190,22 +206,28 @@ function largestProbability(logits: Float32Array, scale: number): number {
   return 1 / logits.reduce((sum, logit) => sum + Math.exp(scale * (logit - largest)), 0);
 }
 
-/** π ~ N(0, σ), then Eq. 9, 10: + std(π) · α · (⟨prior, pattern⟩ − n²/m), whose similarity is n for the same pattern and n²/m on average over all of them. `prior`: symbols. */
+/** π ~ N(0, σ), then Eq. 9, 10: + std(π) · α · (⟨prior, pattern⟩ − n²/m), whose similarity is n for the same pattern and n²/m on average over all of them. `target`: without π. */
 function initialLogits(
   count: number,
   random: Random,
-  prior: Uint8Array | undefined,
   pattern: PatternTable,
   { sigma, priorStrength }: GumbelSettings,
-): Float32Array {
+  prior?: Uint8Array,
+): { readonly logits: Float32Array; readonly target: () => Float32Array } {
   const logits = Float32Array.from({ length: count }, () => sigma * normal(random));
-  if (!prior) return logits;
+  if (!prior) return { logits, target: () => new Float32Array(count) };
   const step = standardDeviation(logits) * priorStrength;
   const ahead = similarities(pattern).map((row) => row.map((similarity) => step * similarity));
-  prior.forEach((symbol, group) => {
+  addPrior(logits, ahead, symbolsOf(pattern, prior));
+  return { logits, target: () => addPrior(new Float32Array(count), ahead, symbolsOf(pattern, prior)) };
+}
+
+/** Adds to the logits of each group what its symbol puts each pattern ahead by. */
+function addPrior(logits: Float32Array, ahead: readonly (readonly number[])[], symbols: Uint8Array): Float32Array {
+  symbols.forEach((symbol, group) => {
     const row = ahead[symbol] as readonly number[];
-    const first = group * pattern.count;
-    for (let p = 0; p < pattern.count; p++) logits[first + p] = (logits[first + p] as number) + (row[p] as number);
+    const first = group * row.length;
+    for (let p = 0; p < row.length; p++) logits[first + p] = (logits[first + p] as number) + (row[p] as number);
   });
   return logits;
 }

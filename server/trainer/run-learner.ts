@@ -28,26 +28,29 @@ export function createLearner(
   settings: MaskTrainingSettings,
 ): Learner {
   const pattern = patternOf(masked);
-  const { method, margin, rate, maxBits, sigma, priorStrength, scale, temperature, regularisation, seed } = settings;
+  const { method, margin, sigma, priorStrength, scale, temperature, regularisation, seed } = settings;
   const prior = start && ((matrix: { readonly name: string }) => start.get(matrix.name) as Uint8Array);
+  const churn = churnOf(settings);
   if (method === 'gumbel') {
-    if (rate > 0 || maxBits !== undefined) {
-      throw new Error('expected --method ste beside --rate or --max-bits: gumbel logits have no start to be pulled to');
+    if (churn && (!prior || priorStrength === 0)) {
+      throw new Error(
+        'expected a prior, and a --prior-strength above 0, beside --rate or --max-bits: logits are pulled to its pattern',
+      );
     }
     const options = { sigma, priorStrength, scale, temperature, regularisation, seed, pattern, type: 'bf16' } as const;
-    return new Gumbel(masked.weights, prior, options);
+    return new Gumbel(masked.weights, prior, { ...options, ...(churn ? { churn } : {}) });
   }
   if (!prior)
     throw new Error('expected a prior for --method ste: it has no random start (--prior none needs --method gumbel)');
-  if (isTwoOfFour(pattern)) return new StraightThrough(masked.weights, prior, () => margin, churnOf(settings));
-  return new StraightThroughDense(masked.weights, pattern, prior, margin, churnOf(settings));
+  if (isTwoOfFour(pattern)) return new StraightThrough(masked.weights, prior, () => margin, churn);
+  return new StraightThroughDense(masked.weights, pattern, prior, margin, churn);
 }
 
 /** Undefined when changes cost nothing. */
 function churnOf(settings: MaskTrainingSettings): ChurnSettings | undefined {
-  const { rate, maxBits, margin } = settings;
+  const { rate, maxBits } = settings;
   if (rate === 0 && maxBits === undefined) return undefined;
-  const peak = peakLearningRate(settings) / margin;
+  const peak = peakLearningRate(settings) / marginOf(settings);
   const schedule = scheduleOf(settings);
   return {
     rate,
@@ -66,8 +69,12 @@ export function scheduleOf({ steps, warmup, floor }: Schedule): Schedule {
  */
 export function peakLearningRate(settings: MaskTrainingSettings): number {
   if (settings.learningRate !== undefined) return settings.learningRate;
-  const margin = settings.method === 'ste' ? settings.margin : settings.priorStrength * settings.sigma;
-  return margin * Math.min(LARGEST_STEP, settings.travel / scheduleSum(scheduleOf(settings)));
+  return marginOf(settings) * Math.min(LARGEST_STEP, settings.travel / scheduleSum(scheduleOf(settings)));
+}
+
+/** How far the prior is ahead. */
+function marginOf({ method, margin, priorStrength, sigma }: MaskTrainingSettings): number {
+  return method === 'ste' ? margin : priorStrength * sigma;
 }
 
 export function optimizerOf(settings: AdamWSettings): AdamWSettings {
@@ -101,9 +108,9 @@ export function checkMemory(masked: Model, shape: RunShape, bytesPerWeight: numb
 /** Bytes a weight under the mask. Gumbel: a logit for each pattern of a group, soft-masked copy. */
 export function learnerBytesPerWeight({ method, rate, maxBits, pattern }: MaskTrainingSettings): number {
   const table = patternNamed(pattern);
-  if (method === 'gumbel') return (ADAM_BYTES * table.count) / table.m + BF16;
-  const unpriced = isTwoOfFour(table) ? STRAIGHT_THROUGH_BYTES_PER_WEIGHT : STRAIGHT_THROUGH_DENSE_BYTES_PER_WEIGHT;
-  return unpriced + (rate > 0 || maxBits !== undefined ? CHURN_BYTES_PER_SCORE : 0);
+  const priced = rate > 0 || maxBits !== undefined ? CHURN_BYTES_PER_SCORE : 0;
+  if (method === 'gumbel') return ((ADAM_BYTES + priced) * table.count) / table.m + BF16;
+  return priced + (isTwoOfFour(table) ? STRAIGHT_THROUGH_BYTES_PER_WEIGHT : STRAIGHT_THROUGH_DENSE_BYTES_PER_WEIGHT);
 }
 
 /** Whether activations of all layers exceed the budget, so that the backward pass recomputes them. */

@@ -40,9 +40,9 @@ export interface MaskTrainingSettings {
   readonly clip: number;
   /** ste: scores start at ± margin. */
   readonly margin: number;
-  /** ste: λ of the pull towards the start, see churn-penalty.ts; 0: none. */
+  /** λ of the pull towards the start, see churn-penalty.ts; 0: none. */
   readonly rate: number;
-  /** ste: largest bits per parameter of the mask given its start; undefined: any. */
+  /** Largest bits per parameter of the mask given its start; undefined: any. */
   readonly maxBits?: number;
   /** Share of a step's sequences that are text of the guards, with KL as their loss; 0: guards are only looked at. */
   readonly guardShare: number;

@@ -72,8 +72,38 @@ test('stopped and resumed under both, it is the run that was never stopped', asy
   assert.deepEqual(rest.set.masks, whole.set.masks);
 });
 
-test('the paper’s method refuses both', async () => {
-  const expected = /expected --method ste beside --rate or --max-bits/;
-  await assert.rejects(run(model, request({ method: 'gumbel', rate: 1 })), expected);
-  await assert.rejects(run(model, request({ method: 'gumbel', maxBits: 0.1 })), expected);
+test('the paper’s method is pulled to the pattern of its prior: fewer bits the higher λ, and a bound holds', async () => {
+  const gumbel = { ...FAR, method: 'gumbel', steps: 5, keepDense: ['first:4'], evaluateEvery: 1 } as const;
+  const bits: number[] = [];
+  for (const rate of [0, 0.5, 1e6]) {
+    bits.push((await run(model, request({ ...gumbel, rate }))).steps.at(-1)?.bitsPerParameter ?? NaN);
+  }
+  const [free = 0, pulled = 0, all = 1] = bits;
+  assert.ok(free > pulled && pulled > all, bits.join(' '));
+  assert.equal(all, 0, 'even the noise that they start with is gone');
+  const bounded = await run(model, request({ ...gumbel, maxBits: 0.05 }));
+  for (const { step, bitsPerParameter } of bounded.steps) assert.ok((bitsPerParameter ?? 1) <= 0.05, `step ${step}`);
+  assert.ok(bounded.finished.changed > 0);
+  const { bytesPerWeight } = bounded.started.memory;
+  assert.ok(bytesPerWeight >= 26 + 3 && bytesPerWeight < 30, String(bytesPerWeight));
+});
+
+test('stopped and resumed under λ, the paper’s method is the run that was never stopped', async () => {
+  const wanted = request({ ...FAR, method: 'gumbel', steps: 4, keepDense: ['first:5'], rate: 0.5, evaluateEvery: 2 });
+  const whole = await run(model, wanted);
+  const checkpoint = { directory: join(folder, 'gumbel'), every: 0 };
+  const controller = new AbortController();
+  const options = { signal: controller.signal, checkpoint: { ...checkpoint, resume: false } };
+  const stopped = run(model, wanted, options, ({ step }) => {
+    if (step === 2) controller.abort();
+  });
+  await assert.rejects(stopped, TrainingStopped);
+  const rest = await run(model, wanted, { checkpoint: { ...checkpoint, resume: true } });
+  assert.deepEqual(losses(rest.steps), losses(whole.steps.slice(2)));
+});
+
+test('without a prior there is nothing to be pulled to', async () => {
+  const expected = /expected a prior, and a --prior-strength above 0, beside --rate or --max-bits/;
+  await assert.rejects(run(model, request({ method: 'gumbel', prior: 'none', rate: 1 })), expected);
+  await assert.rejects(run(model, request({ method: 'gumbel', priorStrength: 0, maxBits: 0.1 })), expected);
 });
