@@ -16,12 +16,15 @@ export function checkNewDirectory(out: string): void {
   }
 }
 
-/** Calls `fill` with an empty directory, which becomes `out` when it returns; an error leaves nothing behind. `fill` makes its files durable. */
+/**
+ * Calls `fill` with an empty directory, which becomes `out` when it returns; an error leaves nothing behind, and what a killed run left behind is
+ * removed by the next one. `fill` makes its files durable.
+ */
 export async function writeNewDirectory<T>(out: string, fill: (directory: string) => T | Promise<T>): Promise<T> {
   const place = resolve(out);
   const partial = join(dirname(place), `.${basename(place)}.${process.pid}.part`);
   const discard = (): void => rmSync(partial, { recursive: true, force: true });
-  discard();
+  discardLeftovers(place);
   mkdirSync(partial);
   try {
     const result = await fill(partial);
@@ -32,5 +35,24 @@ export async function writeNewDirectory<T>(out: string, fill: (directory: string
   } catch (error) {
     discard();
     throw error;
+  }
+}
+
+/** Halves of runs that are no more: `.NAME.PID.part`. */
+function discardLeftovers(place: string): void {
+  const [prefix, suffix] = [`.${basename(place)}.`, '.part'];
+  for (const name of readdirSync(dirname(place))) {
+    const pid = name.startsWith(prefix) && name.endsWith(suffix) ? name.slice(prefix.length, -suffix.length) : '';
+    if (/^\d+$/.test(pid) && !runs(Number(pid))) rmSync(join(dirname(place), name), { recursive: true, force: true });
+  }
+}
+
+/** Whether a process of another has this id; this one has not begun to write. */
+function runs(pid: number): boolean {
+  if (pid === process.pid) return false;
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
   }
 }

@@ -117,7 +117,13 @@ async function check(source: string, { out, task }: ImportOptions): Promise<'npz
   const found = statSync(source, { throwIfNoEntry: false });
   if (found === undefined)
     throw new Error(`expected an .npz file or a model directory at ${source}, but there is none`);
-  return found.isDirectory() ? 'checkpoint' : 'npz';
+  if (found.isDirectory()) return 'checkpoint';
+  if (source.endsWith('.safetensors')) {
+    throw new UsageError(
+      `expected the directory of a pruned model, with its config.json, but received the file ${source}`,
+    );
+  }
+  return 'npz';
 }
 
 function parentDigest({ from }: ImportOptions, base: BaseModel): Digest | undefined {

@@ -39,7 +39,8 @@ export function openBase(directory: string = DEFAULT_MODEL): BaseModel {
   const matrices = linearShapes(config).map(({ name, rows, cols }) => {
     return { name, rows, cols, tensor: tensorOfShape(tensors, path, name, rows, cols) };
   });
-  return { directory: path, config, tensors, matrices, digest: () => baseDigest(tensors) };
+  let digest: Digest | undefined;
+  return { directory: path, config, tensors, matrices, digest: () => (digest ??= baseDigest(tensors)) };
 }
 
 /** The tensor `name`. Throws if `directory` has none of a floating-point type, or one of another shape. */

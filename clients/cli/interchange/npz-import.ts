@@ -15,6 +15,7 @@ const REVERSED = Uint8Array.from({ length: 16 }, (_, bits) =>
 
 /** Reads `path` for `base`. Throws one line that names file, entry and defect. */
 export function importNpz(path: string, base: BaseModel, completion: Completion, onMatrix: OnMatrix): Imported {
+  if (/\.(pt|pth|bin)$/.test(path)) refusePickle(path);
   const zip = new ZipReader(path);
   const reader = new TensorReader();
   try {
@@ -35,16 +36,19 @@ export function importNpz(path: string, base: BaseModel, completion: Completion,
   }
 }
 
+/** Pickles are programs, so they are not read: neither torch's archives nor its older files. */
+function refusePickle(path: string): never {
+  throw new Error(
+    `${path}: expected an .npz, but this is a file of torch.save: write it anew through numpy.savez_compressed(FILE, **{name: numpy.packbits(mask)})`,
+  );
+}
+
 /** Entries by the parameter that they mask. */
 function entriesByMatrix(path: string, entries: readonly ZipEntry[], base: BaseModel): Map<string, ZipEntry> {
   const names = new Set(base.matrices.map(({ name }) => name));
   const found = new Map<string, ZipEntry>();
   for (const entry of entries) {
-    if (/(^|\/)data\.pkl$/.test(entry.name)) {
-      throw new Error(
-        `${path}: expected an .npz, but this is a file of torch.save: write it anew through numpy.savez_compressed(FILE, **{name: numpy.packbits(mask)})`,
-      );
-    }
+    if (/(^|\/)data\.pkl$/.test(entry.name)) refusePickle(path);
     const name = entry.name.replace(/(\.mask)?\.npy$/, '');
     if (name === entry.name || !names.has(name)) {
       throw new Error(

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   existsSync,
@@ -126,6 +127,18 @@ test('onnx is the dense model or a masked one, with a cache or without', async (
 test('people are told what was written', async () => {
   const { stdout } = await maskctl(['export', '--format', 'onnx', '--model', BIASED, '--out', join(folder, 'biased')]);
   assert.match(stdout, /^wrote +\S+biased\nformat +onnx\nbytes +[\d,]+\nmask +none \(dense\)\nbase +[0-9a-f]{64}\n$/);
+});
+
+test('what a killed export left behind is removed by the next one, what a running one writes is not', async () => {
+  const gone = spawnSync(process.execPath, ['--version']).pid;
+  const [left, running] = [gone, process.pid].map((pid) => join(folder, `.retried.${pid}.part`)) as [string, string];
+  for (const directory of [left, running]) {
+    mkdirSync(directory);
+    writeFileSync(join(directory, 'model.onnx_data'), 'half');
+  }
+  await exported('--format', 'onnx', '--model', BIASED, '--out', join(folder, 'retried'));
+  assert.deepEqual([existsSync(left), existsSync(running)], [false, true]);
+  rmSync(running, { recursive: true });
 });
 
 test('what can not be exported is refused with one line, and nothing is written', async () => {

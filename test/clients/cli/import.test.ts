@@ -125,6 +125,8 @@ test('what can not be imported is refused with one line, and nothing is written'
     short,
     numpyZip([{ name: `${name}.mask.npy`, bytes: numpyArray("'|u1'", [128], Buffer.alloc(128, 0x4c)) }]),
   );
+  const pickle = join(folder, 'masks.pt');
+  writeFileSync(pickle, Buffer.from([0x80, 2, 0x7d]));
   const foreign = join(folder, 'foreign.mask');
   writeFileSync(foreign, encodeMaskSet({ ...randomTinyMask(1), base: '00'.repeat(32) }));
   const cases: [string[], number, RegExp][] = [
@@ -151,6 +153,16 @@ test('what can not be imported is refused with one line, and nothing is written'
       ['import', NUMPY_MADE, '--model', join(folder, 'no'), ...out],
       1,
       /expected a model directory at .*no, but there is none; check --model/,
+    ],
+    [
+      ['import', join(TINY, 'model.safetensors'), ...out],
+      2,
+      /expected the directory of a pruned model, .*, but received the file/,
+    ],
+    [
+      ['import', pickle, ...out],
+      1,
+      /masks\.pt: expected an \.npz, but this is a file of torch\.save: .*numpy\.packbits/,
     ],
     [['import', TINY, ...out], 1, /all are those of .*tiny: nothing is pruned/],
     [
