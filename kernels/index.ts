@@ -8,6 +8,7 @@ import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { NativeAddon } from './types.js';
 
+export * from './codec-types.js';
 export * from './types.js';
 
 const built = fileURLToPath(new URL('../../kernels/build/maskserve.node', import.meta.url));

@@ -8,6 +8,8 @@
  * Every op checks handles, types and extents and throws a `TypeError` or `RangeError` that names the op and the argument; it never crashes.
  */
 
+import type { NativeCodec } from './codec-types.js';
+
 /** A native buffer. 0 is never valid; where an op takes an optional buffer, 0 means "none". */
 export type Handle = number & { readonly __handle: unique symbol };
 
@@ -30,7 +32,7 @@ export interface BackendInfo {
   readonly threads: number;
 }
 
-export interface NativeAddon {
+export interface NativeAddon extends NativeCodec {
   // ---- set-up, per JavaScript thread ----
   info(): BackendInfo;
   /** Threads that ops called from this JavaScript thread may use, the caller included. 0: all cores. */

@@ -13,6 +13,7 @@ NAPI_MODULE_INIT() {
   maskserve::ExportMatmul(env, exports);
   maskserve::ExportSampling(env, exports);
   maskserve::ExportPrune(env, exports);
+  maskserve::ExportCodec(env, exports);
   maskserve::ExportBackward(env, exports);
   maskserve::ExportLearning(env, exports);
   return exports;

@@ -11,6 +11,7 @@ void ExportForward(napi_env env, napi_value exports);
 void ExportMatmul(napi_env env, napi_value exports);
 void ExportSampling(napi_env env, napi_value exports);
 void ExportPrune(napi_env env, napi_value exports);
+void ExportCodec(napi_env env, napi_value exports);
 void ExportBackward(napi_env env, napi_value exports);
 void ExportLearning(napi_env env, napi_value exports);
 

@@ -42,6 +42,7 @@ class Call {
   Call& operator=(const Call&) = delete;
 
   napi_env env() const { return env_; }
+  napi_value argument(size_t at) const { return arguments_[at]; }
   ms_context* context() const { return instance_->context; }
   const ms_backend& backend() const { return *instance_->backend; }
   const ms_ops& ops() const { return instance_->backend->ops; }

@@ -18,19 +18,22 @@ const char* ContextLastError(ms_context* ctx);
 ms_status CopyBytes(ms_context* ctx, void* out, const void* in, size_t bytes);
 ms_status ZeroBytes(ms_context* ctx, void* memory, size_t bytes);
 
-// The op tables of table.cpp, one for each instruction set it was compiled for.
+// The op tables of table.cpp and codec_table.cpp, one for each instruction set it was compiled for.
 #if defined(MASKSERVE_HAS_avx512)
 namespace avx512 {
 extern const ms_ops kOps;
-}
+extern const ms_codec_ops kCodecOps;
+}  // namespace avx512
 #endif
 #if defined(MASKSERVE_HAS_avx2)
 namespace avx2 {
 extern const ms_ops kOps;
-}
+extern const ms_codec_ops kCodecOps;
+}  // namespace avx2
 #endif
 namespace scalar {
 extern const ms_ops kOps;
-}
+extern const ms_codec_ops kCodecOps;
+}  // namespace scalar
 
 }  // namespace maskserve

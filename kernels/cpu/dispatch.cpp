@@ -21,6 +21,7 @@ struct IsaChoice {
   const char* name;
   bool (*runs_here)();
   const ms_ops* ops;
+  const ms_codec_ops* codec;
 };
 
 #if defined(__x86_64__)
@@ -72,12 +73,12 @@ bool Always() {
 // Best first.
 const IsaChoice kChoices[] = {
 #if defined(MASKSERVE_HAS_avx512)
-    {"avx512", RunsAvx512, &avx512::kOps},
+    {"avx512", RunsAvx512, &avx512::kOps, &avx512::kCodecOps},
 #endif
 #if defined(MASKSERVE_HAS_avx2)
-    {"avx2", RunsAvx2, &avx2::kOps},
+    {"avx2", RunsAvx2, &avx2::kOps, &avx2::kCodecOps},
 #endif
-    {"scalar", Always, &scalar::kOps},
+    {"scalar", Always, &scalar::kOps, &scalar::kCodecOps},
 };
 
 std::string Available() {
@@ -117,6 +118,7 @@ const ms_backend* MakeBackend(const IsaChoice& choice) {
   backend->set_exact = ContextSetExact;
   backend->last_error = ContextLastError;
   backend->ops = *choice.ops;
+  backend->codec = choice.codec;
   return backend;
 }
 

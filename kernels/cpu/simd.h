@@ -15,6 +15,8 @@
 #endif
 
 #define MS_INLINE __attribute__((always_inline, unused)) static inline
+// The same for a member of a class.
+#define MS_METHOD __attribute__((always_inline)) inline
 
 namespace maskserve {
 namespace {

@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "codec.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -173,6 +175,7 @@ typedef struct ms_backend {
   const char* (*last_error)(ms_context*);        /* one line about the last status that was not MS_OK */
 
   ms_ops ops;
+  const ms_codec_ops* codec; /* NULL: this backend has none */
 } ms_backend;
 
 /* The one symbol of a backend library. NULL, and a reason that lives as long as the library, when it can't run here. */

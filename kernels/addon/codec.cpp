@@ -1,0 +1,291 @@
+// The mask codec's fast paths (codec/FORMAT.md §7–§9), for 2:4.
+
+#include <cstring>
+
+#include "bindings.h"
+#include "check.h"
+#include "codec_arguments.h"
+
+namespace maskserve {
+
+namespace {
+
+constexpr TensorUse kDecoded{true, true, true, false}, kEncoded{true, true, false, false},
+    kCounted{false, true, false, false}, kFilled{false, true, false, false}, kChanged{true, false, false, true};
+constexpr int64_t kMostChunkSteps = int64_t{1} << 15;
+
+const ms_codec_ops& Codec(Call& call) {
+  if (call.backend().codec == nullptr) call.Fail(CallError::kPlain, "this backend has no mask codec");
+  return *call.backend().codec;
+}
+
+napi_value Number(Call& call, double value) {
+  napi_value number;
+  napi_create_double(call.env(), value, &number);
+  return number;
+}
+
+napi_value Boolean(Call& call, bool value) {
+  napi_value boolean;
+  napi_get_boolean(call.env(), value, &boolean);
+  return boolean;
+}
+
+void RequireSymbolCoders(Call& call, const CodedTensors& tensors) {
+  for (int64_t i = 0; i < tensors.count(); ++i) {
+    const uint32_t coder = tensors.data()[i].coder;
+    call.Require(coder >= MS_CODER_UNIFORM && coder <= MS_CODER_PARENT_WEIGHTS, "coder", "to be one of 2 to 7", coder);
+  }
+}
+
+int64_t ChunkSteps(Call& call, size_t at) {
+  const int64_t steps = call.Count(at, "chunkSteps");
+  call.AtMost("chunkSteps", steps, "2^15", kMostChunkSteps);
+  return steps;
+}
+
+napi_value DecodeMasks(Call& call) {
+  const CodedTensors tensors(call, 0, kDecoded);
+  RequireSymbolCoders(call, tensors);
+  const int64_t chunk_steps = ChunkSteps(call, 1), first = call.Index(2, "firstChunk");
+  CodedChunks chunks(call, 3);
+  const int64_t all = (tensors.steps() + chunk_steps - 1) / chunk_steps;
+  call.AtMost("firstChunk", first, "the chunks of all tensors", all);
+  call.AtMost("chunks", chunks.count(), "those from firstChunk", all - first);
+  call.Check(Codec(call).decode_masks(call.context(), tensors.data(), tensors.count(), chunk_steps, first,
+                                      chunks.data(), chunks.count()));
+  chunks.WriteStatuses();
+  return nullptr;
+}
+
+// Chunks encoded apart, moved together. Returns their bytes.
+int64_t Gather(Call& call, const std::vector<ms_mask_output>& chunks, uint8_t* out, uint32_t* lengths,
+               uint32_t* checksums) {
+  int64_t at = 0;
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    if (chunks[i].status != MS_CHUNK_OK) {
+      call.Fail(CallError::kRange,
+                "expected nibbles that are patterns and have a frequency, and room, in chunk " + std::to_string(i));
+    }
+    std::memmove(out + at, chunks[i].bytes, static_cast<size_t>(chunks[i].length));
+    lengths[i] = static_cast<uint32_t>(chunks[i].length);
+    checksums[i] = chunks[i].checksum;
+    at += chunks[i].length;
+  }
+  return at;
+}
+
+// `out` cut into rooms of the capacities given; lengths and checksums have an element for each.
+struct Output {
+  std::vector<ms_mask_output> chunks;
+  uint8_t* bytes;
+  uint32_t *lengths, *checksums;
+
+  Output(Call& call, size_t at, const std::vector<int64_t>& capacities) {
+    int64_t total = 0;
+    for (const int64_t capacity : capacities) total += capacity;
+    const HostArray out = call.AnyArray(at, "out"), of_lengths = call.AnyArray(at + 1, "lengths"),
+                    of_checksums = call.AnyArray(at + 2, "checksums");
+    call.AtMost("room", total, "the bytes of out", static_cast<int64_t>(out.bytes));
+    const int64_t entries = 4 * static_cast<int64_t>(capacities.size());
+    call.AtMost("room", entries, "the bytes of lengths", static_cast<int64_t>(of_lengths.bytes));
+    call.AtMost("room", entries, "the bytes of checksums", static_cast<int64_t>(of_checksums.bytes));
+    bytes = static_cast<uint8_t*>(out.data);
+    lengths = static_cast<uint32_t*>(of_lengths.data);
+    checksums = static_cast<uint32_t*>(of_checksums.data);
+    int64_t from = 0;
+    for (const int64_t capacity : capacities) {
+      chunks.push_back({bytes + from, capacity, 0, 0, MS_CHUNK_OK});
+      from += capacity;
+    }
+  }
+};
+
+napi_value EncodeMasks(Call& call) {
+  const CodedTensors tensors(call, 0, kEncoded);
+  RequireSymbolCoders(call, tensors);
+  const int64_t chunk_steps = ChunkSteps(call, 1);
+  std::vector<int64_t> capacities;
+  for (int64_t left = tensors.steps(); left > 0; left -= chunk_steps) {
+    capacities.push_back(128 + 64 * (left < chunk_steps ? left : chunk_steps));
+  }
+  Output output(call, 2, capacities);
+  call.Check(Codec(call).encode_masks(call.context(), tensors.data(), tensors.count(), chunk_steps, 0,
+                                      output.chunks.data(), static_cast<int64_t>(output.chunks.size())));
+  return Number(call, static_cast<double>(Gather(call, output.chunks, output.bytes, output.lengths, output.checksums)));
+}
+
+napi_value CountSymbols(Call& call) {
+  const CodedTensors tensor(call, kCounted, call.argument(0));
+  RequireSymbolCoders(call, tensor);
+  const HostArray counts = call.AnyArray(1, "counts");
+  const int64_t bytes = 8 * 4 * static_cast<int64_t>(tensor.data()->contexts);
+  call.AtMost("contexts", bytes, "the bytes of counts", static_cast<int64_t>(counts.bytes));
+  int32_t bad = 0;
+  call.Check(Codec(call).count_symbols(call.context(), tensor.data(), static_cast<uint32_t*>(counts.data), &bad));
+  if (bad != 0) call.Fail(CallError::kRange, "expected nibbles 4, 8, 12, 9, 13 or 14 in mask but received another");
+  return nullptr;
+}
+
+napi_value MagnitudeMask(Call& call) {
+  const CodedTensors tensor(call, kFilled, call.argument(0));
+  call.Require(tensor.data()->coder == MS_CODER_MAGNITUDE, "coder", "to be 10", tensor.data()->coder);
+  call.Check(Codec(call).magnitude_mask(call.context(), tensor.data()));
+  return nullptr;
+}
+
+// Whole tensors until a chunk has at least `full` changes (FORMAT.md §9): where each chunk's tensors start, and an end.
+std::vector<int64_t> PatchChunks(const CodedTensors& tensors, int64_t full) {
+  std::vector<int64_t> first = {0};
+  int64_t changes = 0;
+  for (int64_t i = 0; i < tensors.count(); ++i) {
+    if (changes >= full) {
+      first.push_back(i);
+      changes = 0;
+    }
+    changes += tensors.data()[i].changes;
+  }
+  first.push_back(tensors.count());
+  return first;
+}
+
+napi_value DecodePatches(Call& call) {
+  const CodedTensors tensors(call, 0, kChanged);
+  const std::vector<int64_t> first = PatchChunks(tensors, call.Count(1, "fullChunk"));
+  const std::vector<uint16_t> gaps = WideStarts(call, 2, "gaps");
+  CodedChunks chunks(call, 3);
+  const int64_t count = static_cast<int64_t>(first.size()) - 1;
+  call.Require(chunks.count() == count, "chunks", "to be as many as the tensors fill", double(chunks.count()));
+  call.Check(
+      Codec(call).decode_patches(call.context(), tensors.data(), first.data(), gaps.data(), chunks.data(), count));
+  chunks.WriteStatuses();
+  return nullptr;
+}
+
+napi_value EncodePatches(Call& call) {
+  const CodedTensors tensors(call, 0, kChanged);
+  const std::vector<int64_t> first = PatchChunks(tensors, call.Count(1, "fullChunk"));
+  const std::vector<uint16_t> gaps = WideStarts(call, 2, "gaps");
+  std::vector<int64_t> capacities;
+  for (size_t c = 0; c + 1 < first.size(); ++c) {
+    capacities.push_back(32);
+    for (int64_t i = first[c]; i < first[c + 1]; ++i) capacities.back() += 10 * tensors.data()[i].changes;
+  }
+  Output output(call, 3, capacities);
+  call.Check(Codec(call).encode_patches(call.context(), tensors.data(), first.data(), gaps.data(), output.chunks.data(),
+                                        static_cast<int64_t>(output.chunks.size())));
+  return Number(call, static_cast<double>(Gather(call, output.chunks, output.bytes, output.lengths, output.checksums)));
+}
+
+// A typed array of bytes with at least `bytes`.
+uint8_t* HostBytes(Call& call, size_t at, const char* name, int64_t bytes) {
+  const HostArray array = call.AnyArray(at, name);
+  if (static_cast<int64_t>(array.bytes) < bytes) {
+    call.Fail(CallError::kRange, std::string("expected ") + name + " of at least " + std::to_string(bytes) +
+                                     " bytes but received " + std::to_string(array.bytes));
+  }
+  return static_cast<uint8_t*>(array.data);
+}
+
+int64_t Groups(Call& call, size_t at) {
+  const int64_t groups = call.Count(at, "groups");
+  call.AtMost("groups", groups, "2^30", int64_t{1} << 30);
+  return groups;
+}
+
+napi_value ApplyChanges(Call& call) {
+  const int64_t groups = Groups(call, 2), bytes = (groups + 1) / 2;
+  uint8_t* mask = HostBytes(call, 0, "mask", bytes);
+  const uint8_t* parent = HostBytes(call, 1, "parent", bytes);
+  const HostArray positions = call.Array(3, "positions", napi_uint32_array);
+  const int64_t changes = static_cast<int64_t>(positions.length);
+  const uint8_t* codes = HostBytes(call, 4, "codes", changes);
+  if (mask != parent) call.Apart("mask", mask, bytes, "parent", parent, bytes);
+  call.Check(Codec(call).apply_changes(call.context(), mask, parent, groups,
+                                       static_cast<const uint32_t*>(positions.data), codes, changes));
+  return nullptr;
+}
+
+napi_value FindChanges(Call& call) {
+  const int64_t groups = Groups(call, 2), bytes = (groups + 1) / 2;
+  const uint8_t* mask = HostBytes(call, 0, "mask", bytes);
+  const uint8_t* parent = HostBytes(call, 1, "parent", bytes);
+  uint8_t* positions = HostBytes(call, 3, "positions", 4 * groups);
+  uint8_t* codes = HostBytes(call, 4, "codes", groups);
+  int64_t changes = 0;
+  call.Check(Codec(call).find_changes(call.context(), mask, parent, groups, reinterpret_cast<uint32_t*>(positions),
+                                      codes, &changes));
+  return Number(call, static_cast<double>(changes));
+}
+
+napi_value DecodeScales(Call& call) {
+  const HostArray bytes = call.AnyArray(0, "chunk");
+  const double checksum = call.Number(1, "checksum");
+  call.Require(checksum >= 0 && checksum <= 4294967295.0, "checksum", "to be a u32", checksum);
+  const std::vector<uint16_t> starts = WideStarts(call, 2, "starts");
+  const HostArray scales = call.AnyArray(3, "scales");
+  ms_mask_chunk chunk = {static_cast<const uint8_t*>(bytes.data), static_cast<int64_t>(bytes.bytes),
+                         static_cast<uint32_t>(checksum), MS_CHUNK_OK};
+  call.Check(Codec(call).decode_scales(call.context(), &chunk, starts.data(), static_cast<int16_t*>(scales.data),
+                                       static_cast<int64_t>(scales.bytes / sizeof(int16_t))));
+  return Number(call, chunk.status);
+}
+
+napi_value DecodeUniformAc(Call& call) {
+  const CodedTensors tensor(call, kFilled, call.argument(0));
+  call.Require(tensor.data()->coder == MS_CODER_UNIFORM_AC, "coder", "to be 1", tensor.data()->coder);
+  const int64_t chunk_symbols = call.Count(1, "chunkSymbols");
+  call.Require(chunk_symbols % 2 == 0, "chunkSymbols", "to be even", double(chunk_symbols));
+  CodedChunks chunks(call, 2);
+  const int64_t count = (tensor.data()->groups + chunk_symbols - 1) / chunk_symbols;
+  call.Require(chunks.count() == count, "chunks", "to be as many as the tensor fills", double(chunks.count()));
+  call.Check(Codec(call).decode_uniform_ac(call.context(), tensor.data(), chunk_symbols, chunks.data(), count));
+  chunks.WriteStatuses();
+  return nullptr;
+}
+
+napi_value Crc32c(Call& call) {
+  const HostArray bytes = call.AnyArray(0, "bytes");
+  return Number(call, Codec(call).crc32c(static_cast<const uint8_t*>(bytes.data), static_cast<int64_t>(bytes.bytes)));
+}
+
+napi_value PackSymbols(Call& call) {
+  const HostArray symbols = call.AnyArray(1, "symbols");
+  const int64_t groups = static_cast<int64_t>(symbols.bytes);
+  uint8_t* nibbles = HostBytes(call, 0, "nibbles", (groups + 1) / 2);
+  call.Apart("nibbles", nibbles, (groups + 1) / 2, "symbols", symbols.data, groups);
+  return Boolean(
+      call, Codec(call).pack_symbols(call.context(), nibbles, static_cast<const uint8_t*>(symbols.data), groups) != 0);
+}
+
+napi_value UnpackSymbols(Call& call) {
+  const HostArray symbols = call.AnyArray(0, "symbols");
+  const int64_t groups = static_cast<int64_t>(symbols.bytes);
+  const uint8_t* nibbles = HostBytes(call, 1, "nibbles", (groups + 1) / 2);
+  call.Apart("symbols", symbols.data, groups, "nibbles", nibbles, (groups + 1) / 2);
+  return Boolean(call,
+                 Codec(call).unpack_symbols(call.context(), static_cast<uint8_t*>(symbols.data), nibbles, groups) != 0);
+}
+
+}  // namespace
+
+void ExportCodec(napi_env env, napi_value exports) {
+  const Export list[] = {
+      {"decodeMasks", Bind<DecodeMasks, 4>},
+      {"encodeMasks", Bind<EncodeMasks, 5>},
+      {"countSymbols", Bind<CountSymbols, 2>},
+      {"magnitudeMask", Bind<MagnitudeMask, 1>},
+      {"decodePatches", Bind<DecodePatches, 4>},
+      {"encodePatches", Bind<EncodePatches, 6>},
+      {"applyChanges", Bind<ApplyChanges, 5>},
+      {"findChanges", Bind<FindChanges, 5>},
+      {"decodeScales", Bind<DecodeScales, 4>},
+      {"decodeUniformAc", Bind<DecodeUniformAc, 3>},
+      {"crc32c", Bind<Crc32c, 1>},
+      {"packSymbols", Bind<PackSymbols, 2>},
+      {"unpackSymbols", Bind<UnpackSymbols, 2>},
+  };
+  ExportAll(env, exports, list, sizeof(list) / sizeof(list[0]));
+}
+
+}  // namespace maskserve

@@ -1,0 +1,84 @@
+// What the codec's functions take: tensors and chunks as JavaScript objects (../codec-types.ts), read and checked.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "check.h"
+
+namespace maskserve {
+
+// One property of an object, named in errors as `object.name`.
+class Field {
+ public:
+  Field(Call& call, napi_value object, const std::string& path, const char* name);
+
+  bool given() const { return given_; }
+  int64_t Count(int64_t least, int64_t most) const;
+  // A typed array of at least `elements`; elements of 1, 2 or 4 bytes.
+  const void* Array(napi_typedarray_type type, const char* expected, int64_t elements) const;
+
+ private:
+  friend class CodedTensors;
+  friend class CodedChunks;
+  [[noreturn]] void Refuse(const std::string& expected) const;
+
+  Call& call_;
+  napi_value value_ = nullptr;
+  std::string path_;
+  bool given_ = false;
+};
+
+// Which properties of a tensor are used, beside coder, groups and cols.
+struct TensorUse {
+  bool tables, mask, mask_optional, changes;
+};
+
+// Tensors with copies of their tables; buffers stay pinned and arrays referenced while this lives.
+class CodedTensors {
+ public:
+  CodedTensors(Call& call, size_t at, TensorUse use);
+  // A single tensor.
+  CodedTensors(Call& call, TensorUse use, napi_value tensor);
+  ~CodedTensors();
+  CodedTensors(const CodedTensors&) = delete;
+  CodedTensors& operator=(const CodedTensors&) = delete;
+
+  const ms_mask_tensor* data() const { return tensors_.data(); }
+  int64_t count() const { return static_cast<int64_t>(tensors_.size()); }
+  // Of all tensors.
+  int64_t steps() const;
+
+ private:
+  void Add(Call& call, napi_value tensor, const std::string& path, TensorUse use);
+  void AddTables(Call& call, napi_value tensor, const std::string& path);
+  void AddInputs(Call& call, napi_value tensor, const std::string& path);
+  void AddChanges(Call& call, napi_value tensor, const std::string& path);
+  // A handle's buffer or a typed array of at least `bytes`; NULL where the property is undefined.
+  void* Memory(const Field& field, napi_typedarray_type type, const char* expected, int64_t bytes, Access access);
+  void PointToTables();
+
+  std::vector<ms_mask_tensor> tensors_;
+  std::vector<uint16_t> starts_;
+  std::vector<int64_t> first_table_;  // of each tensor, −1: none
+  std::vector<uint32_t> pinned_;
+};
+
+// { payload, lengths, checksums, statuses }: chunks one after the other in `payload`.
+class CodedChunks {
+ public:
+  CodedChunks(Call& call, size_t at);
+
+  ms_mask_chunk* data() { return chunks_.data(); }
+  int64_t count() const { return static_cast<int64_t>(chunks_.size()); }
+  void WriteStatuses() const;
+
+ private:
+  std::vector<ms_mask_chunk> chunks_;
+  int32_t* statuses_ = nullptr;
+};
+
+// 65 starts that ascend from 0 to 2^14.
+std::vector<uint16_t> WideStarts(Call& call, size_t at, const char* name);
+
+}  // namespace maskserve

@@ -1,0 +1,101 @@
+/**
+ * The mask codec's fast paths, for 2:4: the coders of codec/FORMAT.md §7–§9 over whole containers, chunks in parallel on the calling thread's
+ * pool. Masks are canonical nibbles, two groups a byte. Every result is bit for bit that of codec/. Callers have read and checked the
+ * container's tables; a chunk's bytes may be anything, and what became of it is a status. Arguments are checked: a TypeError or RangeError
+ * names the function and the argument.
+ */
+import type { Handle } from './types.js';
+
+/** One matrix to be coded. What its coder does not need may be left out. */
+export interface CodedTensor {
+  /** Id of FORMAT.md §7. */
+  readonly coder: number;
+  /** rows · cols / 4 */
+  readonly groups: number;
+  readonly cols: number;
+  /** Boundaries of its coder's tables, (contexts, 7): symbol s of table c has the slots [cum[7c + s], cum[7c + s + 1]). `uniform`: one table. */
+  readonly cum?: Uint16Array;
+  /** (rows, cols) bf16, a buffer or the words themselves */
+  readonly weights?: Handle | Uint16Array;
+  /** (cols): 16 · (t − 32), FORMAT.md §8.3 */
+  readonly scales?: Int16Array;
+  /** ⌈groups / 2⌉ nibble bytes */
+  readonly parent?: Handle | Uint8Array;
+  /** ⌈groups / 2⌉ nibble bytes: read by encoders, written by decoders (left out: decoded, not kept) */
+  readonly mask?: Handle | Uint8Array;
+}
+
+/** A tensor with a patch coder and at least one change: read by encoders, written by decoders. */
+export interface PatchedTensor extends CodedTensor {
+  readonly changes: number;
+  /** Changed groups, ascending. (changes) */
+  readonly positions: Uint32Array;
+  /** Their new nibbles. (changes) */
+  readonly codes: Uint8Array;
+}
+
+/** What became of a chunk. */
+export const CHUNK_OK = 0;
+/** FORMAT.md `chunk-checksum` */
+export const CHUNK_CHECKSUM = 1;
+/** FORMAT.md `symbol-overrun` */
+export const CHUNK_OVERRUN = 2;
+/** FORMAT.md `patch-position` */
+export const CHUNK_POSITION = 3;
+
+/** Chunks that follow one another in `payload`. */
+export interface CodedChunks {
+  readonly payload: Uint8Array;
+  readonly lengths: Uint32Array;
+  readonly checksums: Uint32Array;
+  /** Out: one of CHUNK_… for each. */
+  readonly statuses: Int32Array;
+}
+
+export interface NativeCodec {
+  /**
+   * Decodes chunks firstChunk … of `chunkSteps` steps each, of the sequence of all steps of `tensors` (all those with coders 2–7, in the order
+   * of the table: §8.2). What of a tensor's mask lies in chunks with other statuses than CHUNK_OK must not be used.
+   */
+  decodeMasks(tensors: readonly CodedTensor[], chunkSteps: number, firstChunk: number, chunks: CodedChunks): void;
+  /**
+   * Encodes all chunks of `tensors` into `out`, one after the other; returns their bytes. `out` has room for 128 bytes a chunk and 64 a step; `lengths`
+   * and `checksums` have an element a chunk. Throws RangeError where a nibble is no pattern or has frequency 0.
+   */
+  encodeMasks(
+    tensors: readonly CodedTensor[],
+    chunkSteps: number,
+    out: Uint8Array,
+    lengths: Uint32Array,
+    checksums: Uint32Array,
+  ): number;
+  /** counts (contexts, 8) += how often the tensor's mask has each coded symbol in each context of its coder. */
+  countSymbols(tensor: CodedTensor, counts: Uint32Array): void;
+  /** mask ← coder 10: the two largest magnitudes of each group. */
+  magnitudeMask(tensor: CodedTensor): void;
+  /** Decodes patch chunks (§9): whole tensors until a chunk has `fullChunk` changes. `gaps` (65): boundaries of the gap table. */
+  decodePatches(tensors: readonly PatchedTensor[], fullChunk: number, gaps: Uint16Array, chunks: CodedChunks): void;
+  /** As encodeMasks; `out` has room for 32 bytes a chunk and 10 a change. */
+  encodePatches(
+    tensors: readonly PatchedTensor[],
+    fullChunk: number,
+    gaps: Uint16Array,
+    out: Uint8Array,
+    lengths: Uint32Array,
+    checksums: Uint32Array,
+  ): number;
+  /** mask ← parent with codes[i] at group positions[i]; `mask` may be `parent`. Throws on a position beyond `groups`. */
+  applyChanges(mask: Uint8Array, parent: Uint8Array, groups: number, positions: Uint32Array, codes: Uint8Array): void;
+  /** Where mask differs from parent: fills positions and codes, which have room for `groups`; returns how often. */
+  findChanges(mask: Uint8Array, parent: Uint8Array, groups: number, positions: Uint32Array, codes: Uint8Array): number;
+  /** The chunk of scales (§8.3) → 16 · (t − 32) of every column in order. Returns its status. */
+  decodeScales(chunk: Uint8Array, checksum: number, starts: Uint16Array, scales: Int16Array): number;
+  /** All chunks of a tensor with coder 1, each of `chunkSymbols` groups but the last. */
+  decodeUniformAc(tensor: CodedTensor, chunkSymbols: number, chunks: CodedChunks): void;
+  /** CRC-32C (RFC 3720) of bytes. */
+  crc32c(bytes: Uint8Array): number;
+  /** nibbles ← pattern numbers, one a byte. False where one is above 5. */
+  packSymbols(nibbles: Uint8Array, symbols: Uint8Array): boolean;
+  /** symbols (groups) ← nibbles. False where one is no pattern, or the nibble after an odd last one is not 0. */
+  unpackSymbols(symbols: Uint8Array, nibbles: Uint8Array): boolean;
+}
