@@ -20,6 +20,8 @@ export interface PrepareSettings {
   readonly epsilon: number;
   readonly weightDecay: number;
   readonly clip: number;
+  /** Rounds of swaps at most that refine SparseGPT's mask, see refine.ts; 0 or undefined: none. */
+  readonly refine?: number;
   /** Layers and matrices that stay dense and as they are. */
   readonly keepDense: readonly string[];
   /** Steps between two looks at the held-out text; 0: only at the end. */

@@ -17,6 +17,7 @@ import { byMatrix, codesOfSet, type NibblesByName } from './nibbles.js';
 import { originalStart, sparseGptStart, type Start } from './prepare-start.js';
 import type { PreparedRow, PrepareEvent, PrepareFinished, PrepareRequest } from './prepare-types.js';
 import { GENERAL_TASK, writePreparedModel, type PreparedFiles } from './prepared-model.js';
+import { refinedStart } from './refined-start.js';
 import * as setup from './run-learner.js';
 import { runSteps, type StepsOptions } from './run-steps.js';
 import { readRunText, type HeldOutText, type RunText } from './run-text.js';
@@ -56,6 +57,9 @@ export async function* runPrepare(
   const began = performance.now();
   const { settings } = request;
   if (request.sources.length === 0) throw new Error('expected text to train on; give --data');
+  if (options.mask && (settings.refine ?? 0) > 0) {
+    throw new Error("expected --refine without --mask: it refines SparseGPT's mask, not one that is given");
+  }
   const masked = maskedLayersOf(model, settings.keepDense);
   const activationBytes = options.activationBytes ?? ACTIVATION_BYTES;
   const { teacher: choice } = options;
@@ -217,10 +221,10 @@ class PrepareRun {
   private start(): Start {
     const { masked, options, text, request } = this;
     if (options.mask) return originalStart(masked, codesOfSet(masked, options.mask));
-    const { seq, seed } = request.settings;
-    return sparseGptStart(this.model, masked, { streams: text.streams, seq, seed }, (done, of) =>
-      options.onProgress?.('sparsegpt', done, of),
-    );
+    const { seq, seed, refine = 0 } = request.settings;
+    const calibrating = { streams: text.streams, seq, seed, refine };
+    if (refine > 0) return refinedStart(this.model, masked, calibrating, options.onProgress);
+    return sparseGptStart(this.model, masked, calibrating, (done, of) => options.onProgress?.('sparsegpt', done, of));
   }
 
   /** Under the mask and the weights as they stand. */
@@ -258,13 +262,18 @@ class PrepareRun {
   private recipe(): object {
     const { request, text } = this;
     return {
-      start: this.options.mask ? { mask: contentDigest(this.options.mask) } : 'sparsegpt-update',
+      start: this.startName(),
       settings: request.settings,
       ...(this.teacher ? { teacher: this.teacher.identity } : {}),
       sources: request.sources.map(({ name }) => name),
       trainTokens: text.trainTokens,
       text: text.digest,
     };
+  }
+
+  private startName(): unknown {
+    if (this.options.mask) return { mask: contentDigest(this.options.mask) };
+    return (this.request.settings.refine ?? 0) > 0 ? 'sparsegpt-refined-update' : 'sparsegpt-update';
   }
 
   /** What decides every number of the run. */

@@ -34,11 +34,14 @@ export function oneShotPrior(
     );
   }
   const windows = method === 'magnitude' && refine === 0 ? [] : calibrationWindows(text);
-  const pruned = codesOfSet(masked, oneShotMask(model, { method, windows, damp: CALIBRATION_DAMP, pattern, ...hooks }));
+  const pruned = codesOfSet(
+    masked,
+    oneShotMask(masked, { method, windows, damp: CALIBRATION_DAMP, pattern, ...hooks }),
+  );
   return refine > 0 ? refineMasks(model, masked, pruned, windows, refine, hooks.onProgress).nibbles : pruned;
 }
 
 /** Windows of the training text that one-shot pruning looks at. */
-function calibrationWindows({ streams, seq, seed }: Calibrating): Int32Array[] {
+export function calibrationWindows({ streams, seq, seed }: Calibrating): Int32Array[] {
   return sampleWindows(streams, CALIBRATION_WINDOWS, Math.min(seq, WINDOW_TOKENS), seed);
 }

@@ -1,8 +1,8 @@
 /** `maskctl prepare`: mends a model once, for all tasks, so that it is good under a 2:4 mask; a new model directory (design §10). */
 import { readdirSync, statSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
-import type { Command } from 'commander';
-import { PREPARE_DEFAULTS } from '../../../server/trainer/defaults.js';
+import { type Command, Option } from 'commander';
+import { PREPARE_DEFAULTS, REFINE_ROUNDS } from '../../../server/trainer/defaults.js';
 import { mixThenLm, type LossPhase, parseLossSchedule, totalSteps } from '../../../server/trainer/loss-schedule.js';
 import type { PrepareFinished, PrepareRequest, PrepareSettings } from '../../../server/trainer/prepare-types.js';
 import { UsageError } from '../failure.js';
@@ -93,6 +93,14 @@ function addConstants(command: Command): void {
     .option('--epsilon <e>', 'AdamW: ε', POSITIVE, defaults.epsilon)
     .option('--weight-decay <w>', 'AdamW: decay of the kept weights', number(0, 1), defaults.weightDecay)
     .option('--clip <norm>', 'largest joint norm of the gradients; 0: none', number(0, 1e9), defaults.clip)
+    .addOption(
+      new Option(
+        '--refine [rounds]',
+        "refine SparseGPT's mask by swaps that lower each layer's output error, at most so often over each row, and update the weights for that mask (default: none)",
+      )
+        .argParser(integer(0, 1000))
+        .preset(String(REFINE_ROUNDS)),
+    )
     .option(
       '--keep-dense <names...>',
       'layers left as they are: last:1, first:2, an index, a name such as model.layers.5, or a matrix such as model.layers.5.mlp.down_proj (Table 15)',
@@ -146,12 +154,13 @@ async function readRequest(options: Options): Promise<PrepareRequest> {
 
 function settingsOf(options: Options): PrepareSettings {
   const { batch, seq, seed, warmup, floor, beta1, beta2, epsilon, weightDecay, clip } = options;
-  const { keepDense, evaluateEvery, evaluateWindows, separator, bos } = options;
+  const { refine, keepDense, evaluateEvery, evaluateWindows, separator, bos } = options;
   return {
     phases: phasesOf(options),
     learningRate: options.lr,
     ...{ batch, seq, seed, warmup, floor, beta1, beta2, epsilon, weightDecay, clip },
     ...{ keepDense, evaluateEvery, evaluateWindows, bos },
+    ...(refine === undefined ? {} : { refine }),
     ...(separator === undefined ? {} : { separator }),
   };
 }

@@ -217,3 +217,21 @@ test('layers kept dense stay as they are, byte for byte, and out of the mask', a
     prepared.dispose();
   }
 });
+
+test('a refined mask starts with the weights that SparseGPT’s update gives that mask, and so beats the mask alone', async () => {
+  const out = join(folder, 'refined');
+  const settings = { phases: [], keepDense: ['first:5'], refine: 2 };
+  const { finished } = await prepare(request(settings, true), { out });
+  const general = generalOf(out);
+  const alone = await prepare(request({ ...settings, refine: 0 }, true), {
+    out: join(folder, 'alone'),
+    mask: { ...general, base: model.info.base },
+  });
+  const [refined, untouched] = [finished, alone.finished].map(({ heldOut }) => heldOut[0]?.start as number);
+  assert.ok((refined as number) < (untouched as number), `${refined} against ${untouched}`);
+  assert.match(readFileSync(join(out, 'maskserve.json'), 'utf8'), /"start": "sparsegpt-refined-update"/);
+  await assert.rejects(
+    prepare(request({ refine: 1 }), { out: join(folder, 'no'), mask: magnitude() }),
+    /expected --refine without --mask/,
+  );
+});
