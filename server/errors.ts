@@ -23,6 +23,8 @@ export const ERROR_CODES = {
   method_not_allowed: { status: 405, type: 'invalid_request_error' },
   request_timeout: { status: 408, type: 'invalid_request_error' },
   read_only_task: { status: 409, type: 'invalid_request_error' },
+  parent_unknown: { status: 409, type: 'invalid_request_error' },
+  parent_needed: { status: 409, type: 'invalid_request_error' },
   precondition_failed: { status: 412, type: 'invalid_request_error' },
   body_too_large: { status: 413, type: 'invalid_request_error' },
   unsupported_media_type: { status: 415, type: 'invalid_request_error' },
@@ -62,6 +64,9 @@ export const ERROR_MEANINGS: Readonly<Record<ErrorCode, string>> = {
   method_not_allowed: 'the endpoint exists, the method does not; see the `Allow` header',
   request_timeout: 'the body arrived too slowly, or the request ran longer than `--request-timeout`',
   read_only_task: 'a task that ships with the model can be overridden, not changed',
+  parent_unknown:
+    'the uploaded mask is coded against a parent that the store does not have; publish the parent first, or upload it flattened',
+  parent_needed: 'other masks are coded against a version of the task that is to be deleted; the message names them',
   precondition_failed: '`If-Match` or `If-None-Match` did not hold: somebody else published in between',
   body_too_large: 'the body is larger than `--max-body-bytes`, `--max-mask-bytes` or `--max-train-bytes`',
   unsupported_media_type: 'the body has a `Content-Type` or `Content-Encoding` that is not read here',

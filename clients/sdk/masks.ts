@@ -3,6 +3,7 @@ import { badResponse, type Connection } from './connection.js';
 import type {
   CallOptions,
   ChangeOptions,
+  DownloadOptions,
   Mask,
   MaskBytes,
   MaskDownload,
@@ -33,20 +34,21 @@ export class Masks {
     return this.connection.json<PublishedMask>({ method: 'PUT', path: pathOf(task), body, headers, signal });
   }
 
-  /** Opens a container's bytes; `task` may name a version, `french@sha256:…`. `from`: the first byte wanted, to go on with a broken download. */
-  async download(task: string, options: CallOptions & { readonly from?: number } = {}): Promise<MaskDownload> {
-    const { from = 0, signal } = options;
+  /** Opens a container's bytes; `task` may name a version, `french@sha256:…`. */
+  async download(task: string, options: DownloadOptions = {}): Promise<MaskDownload> {
+    const { from = 0, flatten = false, signal } = options;
     const response = await this.connection.send({
       method: 'GET',
-      path: pathOf(task),
+      path: `${pathOf(task)}${flatten ? '?flatten=1' : ''}`,
       headers: { Accept: 'application/octet-stream', ...(from > 0 ? { Range: `bytes=${from}-` } : {}) },
       signal,
     });
-    const digest = response.headers.get('x-mask-digest');
-    if (!digest || !response.body || (from > 0 && response.status !== 206)) {
+    const version = response.headers.get('x-mask-digest');
+    const digest = sha256Of(response.headers.get('repr-digest'));
+    if (!version || !digest || !response.body || (from > 0 && response.status !== 206)) {
       throw badResponse(response, 'expected the bytes of a mask');
     }
-    return { digest, bytes: Number(response.headers.get('content-length')), stream: response.body };
+    return { digest, version, bytes: Number(response.headers.get('content-length')), stream: response.body };
   }
 
   versions(task: string, options: CallOptions = {}): Promise<MaskVersions> {
@@ -92,6 +94,13 @@ function pathOf(task: string): string {
 
 function ifMatch({ ifMatch: digest }: ChangeOptions): Record<string, string> {
   return digest === undefined ? {} : { 'If-Match': `"${digest}"` };
+}
+
+/** The hex of a Repr-Digest field's sha-256 (RFC 9530). */
+function sha256Of(field: string | null): string | undefined {
+  const base64 = /sha-256=:([A-Za-z0-9+/=]+):/.exec(field ?? '')?.[1];
+  if (base64 === undefined) return undefined;
+  return Array.from(atob(base64), (byte) => byte.charCodeAt(0).toString(16).padStart(2, '0')).join('');
 }
 
 function base64OfHex(hex: string): string {

@@ -155,9 +155,12 @@ export interface Mask {
   readonly task: string;
   /** sha256 of the container, lower-case hex: the version. */
   readonly digest: string;
+  /** Content digest: the same for every container of the same masks; what a child names as its parent. */
   readonly content: string;
   readonly base: string;
   readonly parent: string | null;
+  /** What decoding takes beside the container: its parent, the base's weights. */
+  readonly needs: { readonly parent: boolean; readonly weights: boolean };
   readonly bytes: number;
   readonly n: number;
   readonly m: number;
@@ -196,8 +199,18 @@ export interface PublishOptions extends ChangeOptions {
   readonly digest?: string;
 }
 
+export interface DownloadOptions extends CallOptions {
+  /** The first byte wanted, to go on with a broken download. */
+  readonly from?: number;
+  /** A mask that is coded against its parent, as a container that decodes by itself. */
+  readonly flatten?: boolean;
+}
+
 export interface MaskDownload {
+  /** sha256 of the whole container that `stream` brings, or is the end of. */
   readonly digest: string;
+  /** The version that was asked for: the same digest, unless it was flattened. */
+  readonly version: string;
   /** Length of `stream`. */
   readonly bytes: number;
   readonly stream: ReadableStream<Uint8Array>;

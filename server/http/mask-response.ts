@@ -8,6 +8,8 @@ export interface MaskJson {
   readonly content: string;
   readonly base: string;
   readonly parent: string | null;
+  /** What decoding takes beside the container: its parent, the base's weights. */
+  readonly needs: { readonly parent: boolean; readonly weights: boolean };
   readonly bytes: number;
   readonly n: number;
   readonly m: number;
@@ -38,6 +40,7 @@ export function recordJson({ task, digest, blob, versions, shipped }: TaskRecord
     content: blob.content,
     base: blob.base,
     parent: blob.parent ?? null,
+    needs: { parent: blob.needs.parent !== undefined, weights: blob.needs.weights },
     bytes: blob.bytes,
     n: blob.n,
     m: blob.m,

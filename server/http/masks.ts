@@ -7,6 +7,7 @@ import { ServerError } from '../errors.js';
 import type { TaskRecord } from '../store/types.js';
 import { declaredDigest, reprDigest } from './digest-fields.js';
 import { methodNotAllowed } from './error-handler.js';
+import { isSelfContained, sendFlattened, wantsFlattened } from './flattened-download.js';
 import { jsonBody } from './json-body.js';
 import { principalOf, type Principal } from './keys.js';
 import { recordJson, versionsJson } from './mask-response.js';
@@ -88,7 +89,10 @@ async function publish(req: Request, res: Response, { registry, config, limits }
   }
 }
 
-/** The container's bytes, or (Accept: application/json) what is known of them. `:task` may name a version: `french@sha256:…`. */
+/**
+ * The container's bytes, or (Accept: application/json) what is known of them. `:task` may name a version: `french@sha256:…`. With `?flatten=1`, a delta
+ * comes as a container that decodes by itself.
+ */
 async function download(req: Request, res: Response, { registry }: Parts): Promise<void> {
   const reference = parseReference(pathParameter(req, 'task'));
   const task = reference?.task ?? pathParameter(req, 'task');
@@ -97,7 +101,10 @@ async function download(req: Request, res: Response, { registry }: Parts): Promi
   if (req.accepts([MEDIA_TYPE, 'application/json']) === 'application/json') {
     return void res.json(recordJson(await registry.get(task)));
   }
-  const { digest, bytes } = await registry.resolve(task, reference?.version);
+  const flatten = wantsFlattened(req);
+  const blob = await registry.resolve(task, reference?.version);
+  if (flatten && !isSelfContained(blob)) return sendFlattened(req, res, { task, blob, registry });
+  const { digest, bytes } = blob;
   const notModified = isNotModified(req, digest);
   const range = notModified ? undefined : rangeOf(req, res, bytes, etagOf(digest));
   const isBodyWanted = req.method === 'GET' && !notModified;

@@ -38,6 +38,12 @@ const REPR_DIGEST = {
   schema: { type: 'string' },
   description: 'sha-256=:BASE64: of the bytes (RFC 9530), checked before anything is published',
 };
+const FLATTEN = {
+  name: 'flatten',
+  in: 'query',
+  schema: { type: 'string', enum: ['1', '0'] },
+  description: '1: a mask that is coded against its parent comes as a container that decodes by itself; no ranges',
+};
 const BYTES = { 'application/octet-stream': { schema: { type: 'string', format: 'binary' } } };
 
 export const OPENAPI = {
@@ -74,7 +80,7 @@ export const OPENAPI = {
       parameters: [TASK_PATH],
       get: {
         ...operation('The container; with Accept: application/json, what is known of it'),
-        parameters: [{ name: 'Range', in: 'header', schema: { type: 'string' } }],
+        parameters: [{ name: 'Range', in: 'header', schema: { type: 'string' } }, FLATTEN],
       },
       put: {
         ...operation('Publish a mask'),

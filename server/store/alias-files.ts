@@ -6,6 +6,7 @@
  */
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
+import type { Needs } from '../../codec/context.js';
 import type { Digest } from '../../codec/mask-set.js';
 import { errorCode, type Directory, type FileSystem } from './file-system.js';
 import type { StableStorage } from './stable-storage.js';
@@ -99,9 +100,10 @@ export function parseAlias(task: string, text: string): Alias {
   return { ...alias, versions: alias.versions.map(complete) };
 }
 
-/** JSON drops fields that are undefined. */
+/** JSON drops fields that are undefined. Records from before there were deltas don't say what a container needs: nothing. */
 function complete({ blob, publishedAt, replaced }: StoredVersion): StoredVersion {
-  return { blob: { ...blob, parent: blob.parent }, publishedAt, replaced };
+  const { parent, weights = false }: Partial<Needs> = (blob as Partial<BlobInfo>).needs ?? {};
+  return { blob: { ...blob, parent: blob.parent, needs: { parent, weights } }, publishedAt, replaced };
 }
 
 function sha256(text: string): string {

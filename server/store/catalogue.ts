@@ -23,10 +23,17 @@ export interface TaskView {
   readonly shipped: boolean;
 }
 
+/** A container and a task that has it as a version. */
+export interface NamedBlob {
+  readonly task: string;
+  readonly blob: BlobInfo;
+}
+
 export class Catalogue {
   private readonly aliases = new Map<string, Alias>();
   private readonly views = new Map<string, TaskView>();
   private readonly namers = new Map<Digest, number>();
+  private changes = 0;
 
   /** @param damaged task → what is wrong with its alias file */
   constructor(
@@ -36,6 +43,11 @@ export class Catalogue {
   ) {
     for (const task of shipped.keys()) this.refresh(task);
     for (const alias of aliases) this.set(alias);
+  }
+
+  /** Another number after every change. */
+  get revision(): number {
+    return this.changes;
   }
 
   /** Undefined if there is no such task. Throws mask_corrupt if its alias file is damaged: a shipped mask never stands in silently. */
@@ -60,6 +72,14 @@ export class Catalogue {
   list(): readonly TaskView[] {
     const sound = [...this.views.values()].filter(({ task }) => !this.damaged.has(task));
     return sound.sort((a, b) => (a.task < b.task ? -1 : 1));
+  }
+
+  /** Every version of every task, shipped ones included; with `without`, as they were if that task's alias were gone. */
+  named(without?: string): readonly NamedBlob[] {
+    const views = [...this.views.values()].map((view) =>
+      view.task === without ? viewOf(without, undefined, this.shipped.get(without)) : view,
+    );
+    return views.flatMap((view) => view?.versions.map(({ blob }) => ({ task: view.task, blob })) ?? []);
   }
 
   aliasOf(task: string): Alias | undefined {
@@ -103,6 +123,7 @@ export class Catalogue {
   }
 
   private refresh(task: string): void {
+    this.changes++;
     const view = viewOf(task, this.aliases.get(task), this.shipped.get(task));
     if (view) this.views.set(task, view);
     else this.views.delete(task);

@@ -1,13 +1,14 @@
 /** Whether a container can be served on a model: the codec's rules, then the model's. Synchronous, for worker threads. */
-import { closeSync, openSync } from 'node:fs';
 import type { ByteSource } from '../../codec/byte-source.js';
 import { readContainer } from '../../codec/container.js';
 import { crc32c } from '../../codec/crc32c.js';
 import { ContainerReader, type ContainerSummary } from '../../codec/decode.js';
+import { encodeMaskSet } from '../../codec/encode.js';
 import { CodecError } from '../../codec/errors.js';
-import { fileSource } from '../../codec/file-source.js';
-import type { ModelInfo } from '../engine/types.js';
+import type { Digest } from '../../codec/mask-set.js';
+import type { MaskableMatrix, ModelInfo } from '../engine/types.js';
 import type { ErrorCode } from '../errors.js';
+import { OpenContainers, type ContainerFile } from './open-containers.js';
 import type { BlobInfo } from './types.js';
 
 /** What kernels run. */
@@ -19,7 +20,7 @@ const COLS_MULTIPLE = 8;
 /** What a model asks of its masks. */
 export interface MaskRules {
   readonly base: ModelInfo['base'];
-  readonly matrices: readonly { readonly name: string; readonly rows: number; readonly cols: number }[];
+  readonly matrices: readonly MaskableMatrix[];
 }
 
 /** `whole`: every symbol is decoded and the content digest compared. `checksums`: bytes only, for files that were checked once. */
@@ -29,17 +30,27 @@ export type BlobHeader = Omit<BlobInfo, 'digest' | 'bytes'>;
 
 export type CheckResult =
   | { readonly header: BlobHeader }
+  /** Sound so far; the rest takes the parent's container, which was not given. */
+  | { readonly needsParent: Digest }
   | { readonly refused: Extract<ErrorCode, 'invalid_mask' | 'wrong_base'>; readonly message: string };
 
 /**
  * Checks the container at `path` for a model. A container may cover some of the model's matrices: the others stay dense. It must cover
- * nothing else, in the shapes of the model, at 2:4. Throws only what the system throws.
+ * nothing else, in the shapes of the model, at 2:4. `ancestors`: what it may need to be decoded. Throws only what the system throws.
  */
-export function checkContainerFile(path: string, rules: MaskRules, depth: CheckDepth): CheckResult {
-  const fd = openSync(path, 'r');
+export function checkContainerFile(
+  path: string,
+  rules: MaskRules,
+  depth: CheckDepth,
+  ancestors: readonly ContainerFile[] = [],
+): CheckResult {
+  const files = new OpenContainers(ancestors, rules.matrices);
   try {
-    const source = fileSource(fd);
-    const reader = new ContainerReader(source, { expectBase: rules.base });
+    const source = files.source(path);
+    const { needs } = new ContainerReader(source, { expectBase: rules.base });
+    const hasParent = needs.parent === undefined || ancestors.some(({ content }) => content === needs.parent);
+    if (needs.parent !== undefined && depth === 'whole' && !hasParent) return { needsParent: needs.parent };
+    const reader = depth === 'whole' ? files.reader(path) : new ContainerReader(source);
     const misfit = findMisfit(reader.summary, rules);
     if (misfit !== undefined) return { refused: 'invalid_mask', message: misfit };
     if (depth === 'whole') reader.check();
@@ -50,7 +61,17 @@ export function checkContainerFile(path: string, rules: MaskRules, depth: CheckD
     if (error.code === 'wrong-base') return { refused: 'wrong_base', message: error.message };
     return { refused: 'invalid_mask', message: `not a valid container (${error.code}): ${error.message}` };
   } finally {
-    closeSync(fd);
+    files.close();
+  }
+}
+
+/** The same masks in a container that decodes by itself. Throws CodecError if the stored ones can't be decoded. */
+export function flattenContainerFile(path: string, rules: MaskRules, ancestors: readonly ContainerFile[]): Uint8Array {
+  const files = new OpenContainers(ancestors, rules.matrices);
+  try {
+    return encodeMaskSet(files.reader(path).maskSet());
+  } finally {
+    files.close();
   }
 }
 
@@ -84,6 +105,6 @@ function checkChecksums(source: ByteSource): void {
   });
 }
 
-function headerOf({ content, base, parent, n, m, parameters }: ContainerSummary): BlobHeader {
-  return { content, base, parent, n, m, parameters };
+function headerOf({ content, base, parent, needs, n, m, parameters }: ContainerSummary): BlobHeader {
+  return { content, base, parent, needs, n, m, parameters };
 }

@@ -1,24 +1,28 @@
 /**
  * The registry on disk. A mask goes: receive into tmp/ → check in a worker → blob → alias. The alias is the commit: until its rename a
- * publish has not happened, after the fsync of its directory it is acknowledged. Changes to one task happen one after the other.
+ * publish has not happened, after the fsync of its directory it is acknowledged. Changes to one task happen one after the other, and so do
+ * all that add or take away what a delta may stand on.
  */
 import type { Readable } from 'node:stream';
 import type { Digest } from '../../codec/mask-set.js';
 import type { ModelInfo } from '../engine/types.js';
 import { ServerError } from '../errors.js';
 import { AliasFiles, type Alias } from './alias-files.js';
-import { BlobFiles, type ReceivedBlob } from './blob-files.js';
+import { BlobFiles, hashFile, type ReceivedBlob } from './blob-files.js';
 import { Catalogue, checkPrecondition, recordOf, versionBefore, versionOf, type TaskView } from './catalogue.js';
+import type { BlobHeader } from './check-container.js';
 import { createContainerChecker, type ContainerChecker } from './container-checker.js';
+import { Descent } from './descent.js';
 import { nodeFileSystem, type FileSystem } from './file-system.js';
 import { KeyedQueue } from './keyed-queue.js';
 import { lockStore, type StoreLock } from './lock.js';
+import { containerFile } from './open-containers.js';
 import { recover } from './recovery.js';
 import { findShipped } from './shipped.js';
 import { StableStorage } from './stable-storage.js';
 import { countForeignTasks, openLayout, type StoreLayout } from './store-layout.js';
 import { checkOwnTaskName, checkTaskName } from './task-name.js';
-import type { BlobInfo, Precondition, Registry, RegistryEvent, StoreLog, TaskRecord } from './types.js';
+import type { BlobInfo, Precondition, Registry, RegistryEvent, StoredMask, StoreLog, TaskRecord } from './types.js';
 import { VerifiedBlobs } from './verified-blobs.js';
 
 /** Versions that a task keeps; the oldest go first. */
@@ -58,12 +62,17 @@ export async function openDiskRegistry(options: DiskRegistryOptions): Promise<Re
       onLost: (reason) => storage.fail(reason),
     });
     const blobFiles = new BlobFiles(layout.blobs, layout.quarantine, fileSystem, storage);
-    const { aliases, damaged, stored, broken } = await recover(layout, fileSystem, blobFiles, log);
+    const shipped = await findShipped(options.shippedDirectory, checker, log);
+    const { aliases, damaged, stored, broken, unnamed } = await recover(layout, fileSystem, blobFiles, log, {
+      shipped: [...shipped.values()].map(({ version }) => version.blob),
+      describe: (digest) => describeStored(digest, blobFiles, checker),
+    });
     const foreign = await countForeignTasks(fileSystem, options.directory, model.base);
     if (foreign > 0)
       log.info(`the store also keeps ${foreign} tasks for other base weights, which ${model.name} can't use`);
-    const shipped = await findShipped(options.shippedDirectory, checker, log);
     const shippedPaths = new Map([...shipped.values()].map(({ version, path }) => [version.blob.digest, path]));
+    const blobs = new VerifiedBlobs(blobFiles, stored, broken, shippedPaths, (line) => log.warn(line));
+    const catalogue = new Catalogue(aliases, damaged, shipped);
     return new DiskRegistry({
       layout,
       storage,
@@ -71,8 +80,9 @@ export async function openDiskRegistry(options: DiskRegistryOptions): Promise<Re
       checker,
       blobFiles,
       aliasFiles: new AliasFiles(layout.tasks, storage),
-      blobs: new VerifiedBlobs(blobFiles, stored, broken, shippedPaths, (line) => log.warn(line)),
-      catalogue: new Catalogue(aliases, damaged, shipped),
+      blobs,
+      catalogue,
+      descent: new Descent(catalogue, blobs, unnamed),
       log,
       versionLimit: options.versionLimit ?? VERSION_LIMIT,
       graceMs: options.graceMs ?? GRACE_MS,
@@ -94,6 +104,7 @@ interface Parts {
   readonly aliasFiles: AliasFiles;
   readonly blobs: VerifiedBlobs;
   readonly catalogue: Catalogue;
+  readonly descent: Descent;
   readonly log: StoreLog;
   readonly versionLimit: number;
   readonly graceMs: number;
@@ -103,6 +114,8 @@ class DiskRegistry implements Registry {
   private readonly turns = new KeyedQueue();
   private readonly listeners = new Set<(event: RegistryEvent) => void>();
   private readonly graceTimers = new Set<NodeJS.Timeout>();
+  /** One key: what deltas stand on changes by one step at a time. */
+  private readonly links = new KeyedQueue();
 
   constructor(private readonly parts: Parts) {}
 
@@ -111,16 +124,17 @@ class DiskRegistry implements Registry {
     bytes: Readable,
     options: { readonly precondition?: Precondition; readonly expect?: Digest; readonly maxBytes: number },
   ): Promise<{ record: TaskRecord; created: boolean }> {
-    const { storage, blobFiles, checker } = this.parts;
+    const { storage, blobFiles } = this.parts;
     checkOwnTaskName(task);
     storage.assertSound();
     this.check(task, options.precondition);
     const received = await blobFiles.receive(bytes, options);
     try {
-      const header = await checker.check(received.file.path, 'whole');
-      await received.file.finish();
+      const [header] = await Promise.all([this.checked(received), received.file.finish()]);
       const blob: BlobInfo = { digest: received.digest, bytes: received.bytes, ...header };
-      return await this.turns.run(task, () => this.commit(task, received, blob, options.precondition));
+      return await this.turns.run(task, () =>
+        this.links.run('', () => this.commit(task, received, blob, options.precondition)),
+      );
     } finally {
       await received.file.drop();
     }
@@ -131,6 +145,7 @@ class DiskRegistry implements Registry {
     const view = this.parts.catalogue.get(task);
     const blob = version === undefined ? view.current : versionOf(view, version).blob;
     this.parts.blobs.assertUsable(blob.digest);
+    this.parts.descent.assertHeld(blob);
     return blob;
   }
 
@@ -151,6 +166,16 @@ class DiskRegistry implements Registry {
     return this.parts.blobs.path(digest);
   }
 
+  async lineage(digest: Digest): Promise<readonly StoredMask[]> {
+    return this.parts.descent.trace(digest);
+  }
+
+  async flatten(digest: Digest): Promise<Uint8Array> {
+    const { descent, checker } = this.parts;
+    const [mask, ...ancestors] = await descent.trace(digest);
+    return checker.flatten(mask.path, ancestors.map(containerFile));
+  }
+
   async rollback(
     task: string,
     options: { readonly to?: Digest; readonly precondition?: Precondition },
@@ -163,24 +188,27 @@ class DiskRegistry implements Registry {
       const { blob } = versionOf(view, digest);
       if (digest === view.current.digest) return recordOf(view);
       await this.parts.blobs.path(digest);
+      this.parts.descent.assertHeld(blob);
       await this.moveTo(view, blob);
       return this.announce(task);
     });
   }
 
   async remove(task: string, options: { readonly precondition?: Precondition }): Promise<void> {
-    const { catalogue, aliasFiles, storage } = this.parts;
+    const { catalogue, aliasFiles, storage, descent } = this.parts;
     checkOwnTaskName(task);
-    await this.turns.run(task, async () => {
+    const change = async (): Promise<void> => {
       storage.assertSound();
       this.check(task, options.precondition);
       const alias = catalogue.aliasOf(task);
       if (!alias && !catalogue.isDamaged(task)) throw notRemovable(catalogue.get(task));
+      descent.assertNotNeeded(task);
       await aliasFiles.remove(task);
       catalogue.delete(task);
       this.emit({ task, digest: catalogue.find(task)?.current.digest });
-      await this.discardLater(alias?.versions.map(({ blob }) => blob.digest) ?? []);
-    });
+      await this.discardLater(alias?.versions.map(({ blob }) => blob) ?? []);
+    };
+    await this.turns.run(task, () => this.links.run('', change));
   }
 
   onChange(listener: (event: RegistryEvent) => void): () => void {
@@ -198,23 +226,42 @@ class DiskRegistry implements Registry {
     for (const timer of this.graceTimers) clearTimeout(timer);
     await checker.close();
     await this.turns.idle();
+    await this.links.idle();
     await blobs.idle();
     await layout.close();
     await lock.release();
   }
 
-  /** In the task's turn: makes the container a blob and the alias name it. */
+  /** Checks a received container whole, beside its parent if it needs one. Throws invalid_mask, wrong_base, parent_unknown. */
+  private async checked({ file }: ReceivedBlob): Promise<BlobHeader> {
+    const { checker, descent } = this.parts;
+    const first = await checker.check(file.path, 'whole');
+    if (!('needsParent' in first)) return first;
+    const parent = descent.parentFor(first.needsParent);
+    try {
+      const again = await checker.check(file.path, 'whole', (await descent.trace(parent.digest)).map(containerFile));
+      if (!('needsParent' in again)) return again;
+    } catch (error) {
+      // The parent may have been deleted under the check: then that is what to say.
+      descent.parentFor(first.needsParent);
+      throw error;
+    }
+    throw new Error(`expected the ancestors of ${file.path} to be all that it needs`);
+  }
+
+  /** In the task's turn and that of all links: makes the container a blob and the alias name it. */
   private async commit(
     task: string,
     received: ReceivedBlob,
     blob: BlobInfo,
     precondition: Precondition,
   ): Promise<{ record: TaskRecord; created: boolean }> {
-    const { catalogue, blobs } = this.parts;
+    const { catalogue, blobs, descent } = this.parts;
     this.check(task, precondition);
     const created = !catalogue.isDamaged(task) && catalogue.find(task) === undefined;
     const alias = catalogue.aliasOf(task);
     const next = this.withVersion(task, alias, blob);
+    if (blob.needs.parent !== undefined) descent.parentFor(blob.needs.parent);
     await blobs.keep(
       received,
       async () => {
@@ -225,7 +272,7 @@ class DiskRegistry implements Registry {
     if (next === alias) return { record: recordOf(catalogue.get(task)), created: false };
     const record = this.announce(task);
     const dropped = alias?.versions.filter((version) => !next.versions.includes(version)) ?? [];
-    await this.discardLater(dropped.map((version) => version.blob.digest));
+    await this.discardLater(dropped.map((version) => version.blob));
     return { record, created };
   }
 
@@ -240,7 +287,8 @@ class DiskRegistry implements Registry {
       publishedAt: Math.max(Date.now(), newest + 1),
       replaced: alias?.digest ?? this.parts.catalogue.shippedOf(task)?.version.blob.digest,
     };
-    return { task, digest: blob.digest, versions: [version, ...older].slice(0, this.parts.versionLimit) };
+    const { descent, versionLimit } = this.parts;
+    return { task, digest: blob.digest, versions: descent.pruned(task, [version, ...older], versionLimit) };
   }
 
   /** In the task's turn: points the alias at one of the task's versions; a shipped one is copied into the store first. */
@@ -292,12 +340,16 @@ class DiskRegistry implements Registry {
     }
   }
 
-  private async discardLater(digests: readonly Digest[]): Promise<void> {
-    const { blobs, catalogue, graceMs } = this.parts;
+  private async discardLater(dropped: readonly BlobInfo[]): Promise<void> {
+    const { blobs, catalogue, descent, graceMs } = this.parts;
+    for (const blob of dropped) descent.leave(blob);
     const discard = async (): Promise<void> => {
-      for (const digest of digests) await blobs.discard(digest, () => catalogue.isNamed(digest));
+      for (const { digest } of dropped) {
+        await blobs.discard(digest, () => catalogue.isNamed(digest));
+        descent.forget(digest);
+      }
     };
-    if (digests.length === 0) return;
+    if (dropped.length === 0) return;
     if (graceMs === 0) return discard();
     const timer = setTimeout(() => {
       this.graceTimers.delete(timer);
@@ -305,6 +357,22 @@ class DiskRegistry implements Registry {
     }, graceMs);
     timer.unref();
     this.graceTimers.add(timer);
+  }
+}
+
+/** What the alias of a container would say, read from the container; undefined if it is damaged. */
+async function describeStored(
+  digest: Digest,
+  blobFiles: BlobFiles,
+  checker: ContainerChecker,
+): Promise<BlobInfo | undefined> {
+  try {
+    const path = blobFiles.pathOf(digest);
+    const header = await checker.check(path, 'checksums');
+    return 'needsParent' in header ? undefined : { digest, bytes: (await hashFile(path)).bytes, ...header };
+  } catch (error) {
+    if (error instanceof ServerError) return undefined;
+    throw error;
   }
 }
 

@@ -2,14 +2,12 @@
  * Worker thread: decodes a container tensor by tensor and compacts the shared dense weights under each mask. Native buffers are named
  * by numbers that hold in every thread, so a finished task is handed over by posting them.
  */
-import { closeSync, openSync } from 'node:fs';
 import { workerData } from 'node:worker_threads';
-import { ContainerReader } from '../../codec/decode.js';
 import { CodecError } from '../../codec/errors.js';
-import { fileSource } from '../../codec/file-source.js';
 import type { Digest } from '../../codec/mask-set.js';
 import { native, type Handle } from '../../kernels/index.js';
 import type { CompactedMatrix, MaskableMatrix } from '../engine/types.js';
+import { OpenContainers, type ContainerFile } from './open-containers.js';
 import { answerCalls } from './worker-answers.js';
 
 export interface LoaderSettings {
@@ -22,6 +20,8 @@ export interface LoaderSettings {
 
 export interface LoadRequest {
   readonly path: string;
+  /** What the container may need to be decoded. */
+  readonly ancestors: readonly ContainerFile[];
 }
 
 export type LoadResult =
@@ -32,12 +32,12 @@ const { base, matrices, threads, giveUp } = workerData as LoaderSettings;
 const matrixByName = new Map(matrices.map((matrix) => [matrix.name, matrix]));
 
 native.setThreads(threads);
-answerCalls<LoadRequest, LoadResult>(({ path }) => load(path));
+answerCalls<LoadRequest, LoadResult>((request) => load(request));
 
-function load(path: string): LoadResult {
+function load(request: LoadRequest): LoadResult {
   const allocated: Handle[] = [];
   try {
-    return compactFile(path, allocated);
+    return compactFile(request, allocated);
   } catch (error) {
     for (const handle of allocated) native.free(handle);
     if (error instanceof CodecError) return { failed: 'corrupt', message: error.message };
@@ -47,10 +47,10 @@ function load(path: string): LoadResult {
   }
 }
 
-function compactFile(path: string, allocated: Handle[]): LoadResult {
-  const fd = openSync(path, 'r');
+function compactFile({ path, ancestors }: LoadRequest, allocated: Handle[]): LoadResult {
+  const files = new OpenContainers(ancestors, matrices);
   try {
-    const reader = new ContainerReader(fileSource(fd), { expectBase: base });
+    const reader = files.reader(path, base);
     const compacted: Record<string, CompactedMatrix> = {};
     let bytes = 0;
     reader.summary.tensors.forEach(({ name, rows, cols }, index) => {
@@ -64,7 +64,7 @@ function compactFile(path: string, allocated: Handle[]): LoadResult {
     });
     return { matrices: compacted, bytes };
   } finally {
-    closeSync(fd);
+    files.close();
   }
 }
 

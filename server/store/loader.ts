@@ -4,14 +4,15 @@ import { native } from '../../kernels/index.js';
 import type { ModelInfo, TaskWeights } from '../engine/types.js';
 import { ServerError } from '../errors.js';
 import type { LoaderSettings, LoadRequest, LoadResult } from './loader-worker.js';
+import type { ContainerFile } from './open-containers.js';
 import { WorkerCalls } from './worker-calls.js';
 
 export interface Loader {
   /**
-   * Compacts the container at `path`, which has been verified. The matrices are the caller's to free. Throws ServerError mask_corrupt,
-   * out_of_memory, shutting_down; after a throw nothing is left allocated.
+   * Compacts the container at `path`, which has been verified; `ancestors`: what it may need to be decoded. The matrices are the caller's to
+   * free. Throws ServerError mask_corrupt, out_of_memory, shutting_down; after a throw nothing is left allocated.
    */
-  load(digest: Digest, path: string): Promise<TaskWeights>;
+  load(digest: Digest, path: string, ancestors?: readonly ContainerFile[]): Promise<TaskWeights>;
   free(weights: TaskWeights): void;
   /** Gives up loads in flight and ends the thread. */
   close(): Promise<void>;
@@ -28,8 +29,8 @@ export function createLoader(model: Pick<ModelInfo, 'base' | 'maskable'>, thread
   );
   const inFlight = new Set<Promise<unknown>>();
   return {
-    load: async (digest, path) => {
-      const call = calls.call({ path });
+    load: async (digest, path, ancestors = []) => {
+      const call = calls.call({ path, ancestors });
       inFlight.add(call);
       try {
         return weightsOf(digest, await call);

@@ -3,8 +3,9 @@
  * interrupted and run again.
  *
  *   tmp/*                          writes that nobody was told had succeeded: deleted
- *   a blob that no alias names     its alias was never written, or was removed: deleted
+ *   a blob that no alias names     its alias was never written, or was removed: deleted, unless a named delta stands on it
  *   an alias whose blob is missing, or has another length: reported as broken, never served
+ *   a delta without its parent     reported, not served until the parent is published again
  *   a damaged alias file           stays, is reported, and keeps all blobs from being deleted
  */
 import { join } from 'node:path';
@@ -13,7 +14,8 @@ import { readAliases, type Alias } from './alias-files.js';
 import type { BlobFiles, BlobScan } from './blob-files.js';
 import type { FileSystem } from './file-system.js';
 import type { StoreLayout } from './store-layout.js';
-import type { StoreLog } from './types.js';
+import { bereaved, Lineage } from './lineage.js';
+import type { BlobInfo, StoreLog } from './types.js';
 
 export interface RecoveredStore {
   readonly aliases: readonly Alias[];
@@ -23,6 +25,15 @@ export interface RecoveredStore {
   readonly stored: Set<Digest>;
   /** Digest → why it can't be used. */
   readonly broken: Map<Digest, string>;
+  /** Containers in blobs/ that no alias names, and that are kept nevertheless. */
+  readonly unnamed: readonly BlobInfo[];
+}
+
+/** What deltas may stand on beside the store's own containers, and how a container that no alias describes is read. */
+export interface Surroundings {
+  readonly shipped: readonly BlobInfo[];
+  /** undefined if it can't be read. */
+  readonly describe: (digest: Digest) => Promise<BlobInfo | undefined>;
 }
 
 export async function recover(
@@ -30,6 +41,7 @@ export async function recover(
   files: FileSystem,
   blobFiles: BlobFiles,
   log: StoreLog,
+  surroundings: Surroundings,
 ): Promise<RecoveredStore> {
   const unfinished = await clearTemporary(layout, files, log);
   const { aliases, damaged, foreign } = await readAliases(files, layout.tasks.path);
@@ -42,14 +54,19 @@ export async function recover(
   for (const name of [...foreign, ...scan.foreign])
     log.warn(`ignoring ${name} in ${layout.root}: it is no file of the store`);
   const broken = await findBroken(aliases, scan, blobFiles, log);
-  const orphans = damaged.size > 0 ? [] : await discardOrphans(aliases, scan, blobFiles);
+  const readable = namedBlobs(aliases).filter(({ digest }) => !broken.has(digest));
+  const present = [...readable, ...surroundings.shipped];
+  const unnamed = await describeUnnamed(aliases, scan, damaged.size > 0 ? undefined : present, surroundings);
+  const kept = new Set(unnamed.map(({ digest }) => digest));
+  const orphans = damaged.size > 0 ? [] : await discardOrphans(aliases, scan, blobFiles, kept);
+  warnOfBereaved(aliases, new Lineage([...present, ...unnamed]), broken, log);
   if (unfinished + orphans.length > 0) {
     log.info(
       `recovered the store: deleted ${unfinished} unfinished writes and ${orphans.length} containers that no task names`,
     );
   }
   const stored = new Set([...scan.blobs.keys()].filter((digest) => !orphans.includes(digest) && !broken.has(digest)));
-  return { aliases, damaged: new Map(damaged), stored, broken };
+  return { aliases, damaged: new Map(damaged), stored, broken, unnamed };
 }
 
 async function clearTemporary(layout: StoreLayout, files: FileSystem, log: StoreLog): Promise<number> {
@@ -92,12 +109,70 @@ async function setAside(digest: Digest, reason: string, blobFiles: BlobFiles, lo
 }
 
 /** Deletes containers, in blobs/ and in quarantine/, that no version names. */
-async function discardOrphans(aliases: readonly Alias[], scan: BlobScan, blobFiles: BlobFiles): Promise<Digest[]> {
-  const named = new Set(aliases.flatMap(({ versions }) => versions.map(({ blob }) => blob.digest)));
-  const orphans = [...scan.blobs.keys()].filter((digest) => !named.has(digest));
+async function discardOrphans(
+  aliases: readonly Alias[],
+  scan: BlobScan,
+  blobFiles: BlobFiles,
+  kept: ReadonlySet<Digest>,
+): Promise<Digest[]> {
+  const named = new Set(namedBlobs(aliases).map(({ digest }) => digest));
+  const orphans = [...scan.blobs.keys()].filter((digest) => !named.has(digest) && !kept.has(digest));
   for (const digest of orphans) await blobFiles.discard(digest);
   for (const digest of await blobFiles.scanAside()) {
     if (!named.has(digest)) await blobFiles.discardAside(digest);
   }
   return orphans;
+}
+
+/**
+ * Containers that no alias names, of those that must stay: all while an alias file is damaged (`present` undefined), else those without
+ * which a named delta has no parent. (Their alias file was damaged, and then published over.)
+ */
+async function describeUnnamed(
+  aliases: readonly Alias[],
+  scan: BlobScan,
+  present: readonly BlobInfo[] | undefined,
+  { describe }: Surroundings,
+): Promise<readonly BlobInfo[]> {
+  const whole = new Lineage(present ?? []);
+  if (present?.every((blob) => whole.holds(blob))) return [];
+  const named = new Set(namedBlobs(aliases).map(({ digest }) => digest));
+  const unnamed: BlobInfo[] = [];
+  for (const digest of scan.blobs.keys()) {
+    const blob = named.has(digest) ? undefined : await describe(digest);
+    if (blob) unnamed.push(blob);
+  }
+  return present ? withoutSpare(present, unnamed) : unnamed;
+}
+
+/** Of `unnamed`, those without which something present can't be decoded. */
+function withoutSpare(present: readonly BlobInfo[], unnamed: readonly BlobInfo[]): readonly BlobInfo[] {
+  const wrap = (blobs: readonly BlobInfo[]): { blob: BlobInfo }[] => blobs.map((blob) => ({ blob }));
+  let needed = unnamed;
+  for (const blob of unnamed) {
+    const rest = needed.filter((other) => other !== blob);
+    const lost = bereaved(wrap([...present, ...needed]), wrap([...present, ...rest]));
+    if (!lost.some((one) => present.includes(one.blob))) needed = rest;
+  }
+  return needed;
+}
+
+function warnOfBereaved(
+  aliases: readonly Alias[],
+  lineage: Lineage,
+  broken: ReadonlyMap<Digest, string>,
+  log: StoreLog,
+): void {
+  for (const { task, versions } of aliases) {
+    for (const { blob } of versions) {
+      if (broken.has(blob.digest) || lineage.holds(blob)) continue;
+      log.warn(
+        `version sha256:${blob.digest} of task "${task}" can't be served: it is coded against the mask set ${blob.needs.parent ?? ''}, which is not in the store; publish that again`,
+      );
+    }
+  }
+}
+
+function namedBlobs(aliases: readonly Alias[]): BlobInfo[] {
+  return aliases.flatMap(({ versions }) => versions.map(({ blob }) => blob));
 }

@@ -12,8 +12,9 @@ import type { ModelInfo, TaskWeights } from '../engine/types.js';
 import { ServerError } from '../errors.js';
 import { abortable } from './abortable.js';
 import { createLoader, type Loader } from './loader.js';
+import { containerFile } from './open-containers.js';
 import { Room, type RoomRequest } from './room.js';
-import type { Lease, Registry, Residency, ResidencyStats, Tier } from './types.js';
+import type { Lease, Registry, Residency, ResidencyStats, StoredMask, Tier } from './types.js';
 
 /** How long a load waits for running requests to end before its own requests are told to come back. */
 const WAIT_MS = 30_000;
@@ -22,7 +23,7 @@ const RETRY_AFTER_SECONDS = 5;
 export interface ResidencyOptions {
   readonly budgetBytes: number;
   readonly model: Pick<ModelInfo, 'base' | 'maskable'>;
-  readonly registry: Pick<Registry, 'path'>;
+  readonly registry: Pick<Registry, 'lineage'>;
   /** Threads that a load may use. 1: the other cores stay with the engine. */
   readonly loaderThreads?: number;
   readonly waitMs?: number;
@@ -87,7 +88,7 @@ class LruResidency implements CheckedResidency {
   constructor(
     private readonly budgetBytes: number,
     private readonly cost: number,
-    private readonly registry: Pick<Registry, 'path'>,
+    private readonly registry: Pick<Registry, 'lineage'>,
     private readonly loader: Loader,
     private readonly waitMs: number,
   ) {
@@ -219,9 +220,9 @@ class LruResidency implements CheckedResidency {
     const started = performance.now();
     const load = this.loads.get(digest);
     if (!load) throw new Error(`expected a load of ${digest} to be registered`);
-    const path = await this.registry.path(digest);
+    const masks = await this.registry.lineage(digest);
     if (this.closed) throw shuttingDown();
-    const resident = (await this.takeRoom(digest, load)) ?? (await this.compact(digest, path, started));
+    const resident = (await this.takeRoom(digest, load)) ?? (await this.compact(digest, masks, started));
     resident.leases += load.waiters;
     load.resident = resident;
     return resident;
@@ -255,9 +256,14 @@ class LruResidency implements CheckedResidency {
   }
 
   /** Loads into the room that was taken, and gives back what the task does not need of it. */
-  private async compact(digest: Digest, path: string, started: number): Promise<Resident> {
+  private async compact(
+    digest: Digest,
+    [mask, ...ancestors]: readonly StoredMask[],
+    started: number,
+  ): Promise<Resident> {
     try {
-      const weights = await this.loader.load(digest, path);
+      if (mask === undefined) throw new Error(`expected the lineage of ${digest} to begin with it`);
+      const weights = await this.loader.load(digest, mask.path, ancestors.map(containerFile));
       const spare = this.cost - weights.bytes;
       this.incomingBytes -= spare;
       this.room.release(spare);

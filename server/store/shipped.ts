@@ -45,6 +45,7 @@ async function listMasks(directory: string | undefined): Promise<string[]> {
 async function readShipped(task: string, path: string, checker: ContainerChecker): Promise<ShippedMask> {
   checkOwnTaskName(task);
   const header = await checker.check(path, 'checksums');
+  if ('needsParent' in header) throw new Error(`expected no parent to be asked for by a check of checksums`);
   const { mtimeMs } = await stat(path);
   const { digest, bytes } = await hashFile(path);
   const version = { blob: { digest, bytes, ...header }, publishedAt: Math.floor(mtimeMs), replaced: undefined };

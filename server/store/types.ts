@@ -1,5 +1,6 @@
 /** The registry and the resident cache: contracts. The disk registry is the first implementation; a database may be the second. */
 import type { Readable } from 'node:stream';
+import type { Needs } from '../../codec/context.js';
 import type { Digest } from '../../codec/mask-set.js';
 import type { TaskWeights } from '../engine/types.js';
 
@@ -10,7 +11,10 @@ export interface BlobInfo {
   /** sha256 of base digest, tensor table and canonical codes: what a child names as its parent. */
   readonly content: Digest;
   readonly base: Digest;
+  /** Content digest of the set that it was transferred from or coded against. */
   readonly parent: Digest | undefined;
+  /** What it takes to decode it beside its bytes. */
+  readonly needs: Needs;
   readonly bytes: number;
   readonly n: number;
   readonly m: number;
@@ -34,6 +38,12 @@ export interface TaskRecord {
   readonly shipped: boolean;
 }
 
+/** A container and where it is on this machine, its bytes verified since start-up. */
+export interface StoredMask {
+  readonly blob: BlobInfo;
+  readonly path: string;
+}
+
 /** What a compare-and-set expects of the alias. `match`: its digest is this; `absent`: no such task in the store or shipped. */
 export type Precondition = { readonly match: Digest } | { readonly absent: true } | undefined;
 
@@ -45,19 +55,21 @@ export interface RegistryEvent {
 /**
  * Names → immutable blobs. Nothing acknowledged is ever lost: a method that changes something resolves after it is on stable storage.
  * Throws ServerError: task_not_found, version_not_found, precondition_failed, reserved_task, invalid_task_name, read_only_task,
- * invalid_mask, wrong_base, digest_mismatch, body_too_large, mask_corrupt, disk_full, store_failed, shutting_down.
+ * invalid_mask, wrong_base, parent_unknown, parent_needed, digest_mismatch, body_too_large, mask_corrupt, disk_full, store_failed,
+ * shutting_down.
  */
 export interface Registry {
   /**
    * Receives container bytes, checks them whole (validation in a worker thread), moves the alias. `expect`: declared sha256.
-   * `created`: there was no task of this name before, shipped or published. A refused stream is left open.
+   * `created`: there was no task of this name before, shipped or published. A refused stream is left open. A container that needs a parent is
+   * decoded beside it: parent_unknown if the store has none of that content.
    */
   publish(
     task: string,
     bytes: Readable,
     options: { readonly precondition?: Precondition; readonly expect?: Digest; readonly maxBytes: number },
   ): Promise<{ record: TaskRecord; created: boolean }>;
-  /** Throws task_not_found. `version` resolves `name@sha256:…`: any version the task has had. */
+  /** Throws task_not_found, mask_corrupt. `version` resolves `name@sha256:…`: any version the task has had. */
   resolve(task: string, version?: Digest): Promise<BlobInfo>;
   get(task: string): Promise<TaskRecord>;
   list(): Promise<readonly TaskRecord[]>;
@@ -65,9 +77,19 @@ export interface Registry {
   read(digest: Digest, range?: { start: number; end: number }): Promise<{ bytes: number; stream: Readable }>;
   /** Path of a blob on this machine, verified since start-up: for the loader. */
   path(digest: Digest): Promise<string>;
+  /**
+   * A container and the sets that it comes from, its parent next, as far as the store has them; all that it needs to be decoded is among
+   * them. Throws mask_corrupt if it is not.
+   */
+  lineage(digest: Digest): Promise<readonly StoredMask[]>;
+  /** A container of the same masks that decodes by itself: needs neither parent nor weights. */
+  flatten(digest: Digest): Promise<Uint8Array>;
   /** Moves the alias to another version (to what the task served before the current one was published, if none is named). */
   rollback(task: string, options: { readonly to?: Digest; readonly precondition?: Precondition }): Promise<TaskRecord>;
-  /** Removes the alias and its versions; a shipped task of that name comes back. Blobs go when nothing names them. */
+  /**
+   * Removes the alias and its versions; a shipped task of that name comes back. Blobs go when nothing names them. Throws parent_needed, with
+   * their names, if other tasks stand on one of its versions.
+   */
   remove(task: string, options: { readonly precondition?: Precondition }): Promise<void>;
   onChange(listener: (event: RegistryEvent) => void): () => void;
   /** Digests found corrupt since start (quarantined), with the reason. */

@@ -14,6 +14,7 @@ import { KeyedQueue } from './keyed-queue.js';
 export class VerifiedBlobs {
   private readonly verified = new Set<Digest>();
   private readonly turns = new KeyedQueue();
+  private changes = 0;
 
   /**
    * @param stored digests in blobs/
@@ -27,6 +28,15 @@ export class VerifiedBlobs {
     private readonly shipped: ReadonlyMap<Digest, string>,
     private readonly warn: (line: string) => void,
   ) {}
+
+  /** Another number whenever a container became usable or unusable. */
+  get revision(): number {
+    return this.changes;
+  }
+
+  isUsable(digest: Digest): boolean {
+    return !this.broken.has(digest);
+  }
 
   /** Throws mask_corrupt if the digest is known to be broken. */
   assertUsable(digest: Digest): void {
@@ -64,6 +74,7 @@ export class VerifiedBlobs {
       await this.files.keep(received);
       this.stored.add(digest);
       this.verified.add(digest);
+      this.changes++;
       if (this.broken.delete(digest)) await this.files.discardAside(digest);
       try {
         return await name();
@@ -98,6 +109,7 @@ export class VerifiedBlobs {
     if (this.stored.delete(digest)) await this.files.discard(digest);
     if (this.broken.delete(digest)) await this.files.discardAside(digest);
     this.verified.delete(digest);
+    this.changes++;
   }
 
   private async verify(digest: Digest): Promise<void> {
@@ -130,6 +142,7 @@ export class VerifiedBlobs {
   private async setAside(digest: Digest, found: string): Promise<void> {
     const reason = /^[0-9a-f]{64}$/.test(found) ? `its bytes have sha256 ${found}` : found;
     this.broken.set(digest, reason);
+    this.changes++;
     this.warn(`container sha256:${digest} is damaged and set aside: ${reason}`);
     if (!this.stored.has(digest)) return;
     try {

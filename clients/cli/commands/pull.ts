@@ -1,4 +1,4 @@
-/** `maskctl pull TASK`: downloads a mask as it was published. */
+/** `maskctl pull TASK`: downloads a mask as it was published, or flattened. */
 import { createHash } from 'node:crypto';
 import type { Command } from 'commander';
 import type { MaskDownload } from '../../sdk/index.js';
@@ -13,6 +13,7 @@ import { wholeDigest } from '../versions.js';
 interface PullOptions {
   readonly out?: string;
   readonly version?: string;
+  readonly flatten?: true;
 }
 
 const STDOUT = '-';
@@ -25,6 +26,7 @@ export function addPull(program: Command): void {
     .argument('<task>')
     .option('-o, --out <file>', 'where to write it; "-" for stdout (default: TASK.mask)')
     .option('--version <digest>', 'another version than the current one')
+    .option('--flatten', 'a mask that is coded against its parent as one that decodes by itself')
     .addHelpText('after', EXAMPLES)
     .action(async (task: string, _options: object, command: Command) => {
       await pull(task, command.optsWithGlobals<PullOptions & GlobalOptions>());
@@ -34,23 +36,28 @@ export function addPull(program: Command): void {
 const EXAMPLES = `
 Examples:
   $ maskctl pull french
-  $ maskctl pull french --version 3f9a52c01b7e -o older.mask`;
+  $ maskctl pull french --version 3f9a52c01b7e -o older.mask
+  $ maskctl pull french --flatten -o anywhere.mask`;
 
 async function pull(task: string, options: PullOptions & GlobalOptions): Promise<void> {
-  const { out = `${task}.mask`, version, json } = options;
+  const { out = `${task}.mask`, version, flatten = false, json } = options;
   if (out === STDOUT && json) throw new UsageError('expected either --out - or --json: both go to stdout');
   if (out !== STDOUT) await checkWritable(out);
   const client = connect(options);
   const digest = version === undefined ? undefined : await wholeDigest(client, task, version, '--version');
-  const download = await client.masks.download(digest === undefined ? task : `${task}@sha256:${digest}`);
+  const download = await client.masks.download(digest === undefined ? task : `${task}@sha256:${digest}`, { flatten });
   await withProgress('downloading', async (progress) => {
     const bytes = verified(download, progress);
     if (out !== STDOUT) await writeNewFile(out, bytes);
     else for await (const chunk of bytes) process.stdout.write(chunk);
   });
-  if (json) printJson({ task, file: out, digest: download.digest, bytes: download.bytes });
+  const { version: from } = download;
+  if (json) printJson({ task, file: out, digest: download.digest, version: from, bytes: download.bytes });
   else if (out !== STDOUT) {
-    printLine(`${out}: ${task}, digest ${shortDigest(download.digest)}, ${formatCount(download.bytes)} bytes`);
+    const flattened = from === download.digest ? '' : `flattened from version ${shortDigest(from)}, `;
+    printLine(
+      `${out}: ${task}, ${flattened}digest ${shortDigest(download.digest)}, ${formatCount(download.bytes)} bytes`,
+    );
   }
 }
 

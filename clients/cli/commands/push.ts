@@ -18,7 +18,7 @@ export function addPush(program: Command): void {
     .command('push')
     .summary('publish a mask file under a task name')
     .description(
-      'Publish a mask file. When this returns, it is on stable storage and the next request is served by it.',
+      'Publish a mask file. When this returns, it is on stable storage and the next request is served by it. A mask that is coded against its parent is refused where the server has no such parent.',
     )
     .argument('<task>', 'the name that clients ask for')
     .argument('<file>', 'a .mask file on this machine')

@@ -2,6 +2,7 @@
 import type { Digest } from '../../../codec/mask-set.js';
 import type { TaskWeights } from '../../../server/engine/types.js';
 import type { Loader } from '../../../server/store/loader.js';
+import type { Registry, StoredMask } from '../../../server/store/types.js';
 
 export class FakeLoader implements Loader {
   /** Loads begun, in order. */
@@ -61,4 +62,21 @@ export class FakeLoader implements Loader {
     if (!flight) throw new Error(`${digest} is not being loaded`);
     return flight;
   }
+}
+
+/** A registry in which a container's path is its digest; `before` runs before it answers. */
+export function fakeRegistry(before: (digest: Digest) => unknown = () => undefined): Pick<Registry, 'lineage'> {
+  return {
+    lineage: async (digest) => {
+      await before(digest);
+      return [storedMask(digest)];
+    },
+  };
+}
+
+/** A container that needs nothing. Its content is its digest. */
+export function storedMask(digest: Digest): StoredMask {
+  const needs = { parent: undefined, weights: false };
+  const blob = { digest, content: digest, base: digest, parent: undefined, needs, bytes: 1, n: 2, m: 4, parameters: 1 };
+  return { blob, path: digest };
 }

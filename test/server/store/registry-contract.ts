@@ -2,6 +2,7 @@
 import { afterEach, describe } from 'node:test';
 import type { Digest } from '../../../codec/mask-set.js';
 import type { Registry } from '../../../server/store/types.js';
+import { deltas } from './contract/deltas.js';
 import { durability } from './contract/durability.js';
 import { preconditions } from './contract/preconditions.js';
 import { publishing } from './contract/publishing.js';
@@ -41,6 +42,7 @@ export function registryContract(name: string, openHarness: OpenHarness): void {
     versions(start);
     removal(start);
     shippedMasks(start);
+    deltas(start);
     durability(start);
   });
 }

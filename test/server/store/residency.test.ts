@@ -5,7 +5,7 @@ import type { Digest } from '../../../codec/mask-set.js';
 import { NO_BUFFER } from '../../../kernels/types.js';
 import { createResidency, type CheckedResidency, type ResidencyOptions } from '../../../server/store/residency.js';
 import type { Lease } from '../../../server/store/types.js';
-import { FakeLoader } from './fake-loader.js';
+import { FakeLoader, fakeRegistry } from './fake-loader.js';
 import { refusal } from './registry-calls.js';
 import { BASE, randomFrom } from './sample-masks.js';
 
@@ -21,7 +21,7 @@ interface Fixture {
 /** Room for `tasks` tasks. */
 function make(tasks: number, options: Partial<ResidencyOptions> & { loader?: FakeLoader } = {}): Fixture {
   const loader = options.loader ?? new FakeLoader(() => COST);
-  const registry = { path: async (digest: Digest) => digest };
+  const registry = fakeRegistry();
   const residency = createResidency({ budgetBytes: tasks * COST, model: MODEL, registry, ...options, loader });
   return { residency, loader };
 }
@@ -190,7 +190,7 @@ test('a load that fails is told to all who wait, gives its room back, and is tri
 });
 
 test('a container that the registry refuses is refused here, with its error', async () => {
-  const registry = { path: () => Promise.reject(new Error('quarantined')) };
+  const registry = fakeRegistry(() => Promise.reject(new Error('quarantined')));
   const { residency, loader } = make(1, { registry });
   await assert.rejects(residency.acquire('a'), /quarantined/);
   assert.deepEqual(loader.begun, []);
@@ -278,7 +278,7 @@ test('a task evicted while leased is counted outside, and taken back instead of 
 
 test('a task that is being loaded because others waited is not taken back under the load', async () => {
   const paths: (() => void)[] = [];
-  const registry = { path: (digest: Digest) => new Promise<string>((resolve) => paths.push(() => resolve(digest))) };
+  const registry = fakeRegistry(() => new Promise<void>((resolve) => paths.push(resolve)));
   const { residency, loader } = make(1, { registry });
   const first = residency.acquire('a');
   paths.shift()?.();
@@ -358,13 +358,10 @@ test('thousands of random acquires, releases, aborts, evictions and failures kee
   const sizes = new Map(digests.map((digest, i) => [digest, i % 3 === 0 ? 450 : COST]));
   const loader = new FakeLoader((digest) => sizes.get(digest)!);
   const failing = new Set<Digest>();
-  const registry = {
-    path: async (digest: Digest): Promise<string> => {
-      if (random() < 0.5) await nextTurn();
-      if (failing.delete(digest)) throw new Error('made to fail');
-      return digest;
-    },
-  };
+  const registry = fakeRegistry(async (digest) => {
+    if (random() < 0.5) await nextTurn();
+    if (failing.delete(digest)) throw new Error('made to fail');
+  });
   const { residency } = make(4, { loader, registry, waitMs: 1e6 });
   const leases: Lease[] = [];
   const pending = new Set<Promise<void>>();

@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Digest } from '../../../codec/mask-set.js';
 import { openDiskRegistry, type DiskRegistryOptions } from '../../../server/store/disk-registry.js';
-import { checkContainerFile } from '../../../server/store/check-container.js';
-import { headerOf, rulesOf, type ContainerChecker } from '../../../server/store/container-checker.js';
+import { checkContainerFile, flattenContainerFile } from '../../../server/store/check-container.js';
+import { checkedOf, rulesOf, type ContainerChecker } from '../../../server/store/container-checker.js';
 import type { Registry } from '../../../server/store/types.js';
 import type { RegistryHarness } from './registry-contract.js';
 import { BASE, sampleModel } from './sample-masks.js';
@@ -60,7 +60,9 @@ export async function openTemporaryStore(
 
 /** Checks containers with the registry's own rules, without starting a thread: for tests that open stores by the hundred. */
 export const inlineChecker: ContainerChecker = {
-  check: async (path, depth) => headerOf(checkContainerFile(path, rulesOf(sampleModel()), depth)),
+  check: async (path, depth, ancestors) =>
+    checkedOf(checkContainerFile(path, rulesOf(sampleModel()), depth, ancestors)),
+  flatten: async (path, ancestors) => flattenContainerFile(path, rulesOf(sampleModel()), ancestors),
   close: async () => undefined,
 };
 

@@ -22,6 +22,7 @@ export function publishing(start: OpenHarness): void {
       bytes: bytes.length,
       base: 'ba5e'.repeat(16),
       parent: NOBODY,
+      needs: { parent: undefined, weights: false },
       n: 2,
       m: 4,
       parameters: MATRICES.reduce((sum, { rows, cols }) => sum + rows * cols, 0),
