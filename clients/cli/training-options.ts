@@ -50,6 +50,12 @@ const CONSTANTS: readonly (readonly [
     'relativeEpsilon',
     number(0, 1e6),
   ],
+  [
+    '--curvature <c>',
+    "ste: how much a group's curvature weighs against its gain; 1: as the gradients' squares say, 0: not at all",
+    'curvature',
+    number(0, 1e6),
+  ],
   ['--weight-decay <w>', 'AdamW: decay of the logits (Table 7)', 'weightDecay', number(0, 1)],
   ['--clip <norm>', 'largest joint norm of the gradients; 0: none (Table 7)', 'clip', number(0, 1e9)],
   [

@@ -31,6 +31,8 @@ export interface TrainSettings {
   readonly epsilon?: number;
   /** Adds this share of the step's root mean square gradient to ε. */
   readonly relativeEpsilon?: number;
+  /** Weight of a group's curvature against its gain; 1: as estimated. */
+  readonly curvature?: number;
   readonly weightDecay?: number;
   readonly clip?: number;
   readonly margin?: number;

@@ -50,6 +50,7 @@ const SETTINGS: Readonly<Record<keyof MaskTrainingSettings, SchemaObject>> = {
   beta2: BETA,
   epsilon: POSITIVE,
   relativeEpsilon: number(0, 1e6),
+  curvature: number(0, 1e6),
   weightDecay: SHARE,
   clip: number(0, 1e9),
   margin: POSITIVE,

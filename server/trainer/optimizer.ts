@@ -13,7 +13,7 @@ export interface AdamWSettings {
   readonly relativeEpsilon?: number;
   /** Soft threshold of a parameter's steadiness m̂/(√v̂ + ε), which is 1 at most; noise is around √((1 − β1)/(1 + β1)). 0: none. */
   readonly threshold?: number;
-  /** Raises the threshold by this times √v̂: a parameter whose gradients are that large curves back before its gain is had. 0: not at all. */
+  /** Raises the threshold by this times √v̂, of gradients before clipping: m̂ of a parameter with curvature c·√v̂ gains m̂ − c·v̂. 0: not at all. */
   readonly curvature?: number;
   readonly weightDecay: number;
   /** Largest joint L2 norm of the gradients; 0: no clipping. */
@@ -61,6 +61,7 @@ export function adamwStep(
   const norm = Math.sqrt(squares);
   const gradientScale = settings.clip > 0 ? Math.min(1, settings.clip / (norm + 1e-6)) : 1;
   const rms = (norm * gradientScale) / Math.sqrt(Math.max(1, total));
+  const curvature = (settings.curvature ?? 0) / gradientScale; // moments are of scaled gradients
   const epsilon = settings.epsilon + (settings.relativeEpsilon ?? 0) * rms;
   for (const parameter of parameters) {
     native.adamw(
@@ -69,7 +70,7 @@ export function adamwStep(
       parameter.firstMoments,
       parameter.secondMoments,
       parameter.count,
-      { threshold: 0, curvature: 0, ...settings, epsilon, learningRate, step, gradientScale },
+      { threshold: 0, ...settings, curvature, epsilon, learningRate, step, gradientScale },
     );
   }
   return norm;

@@ -77,9 +77,14 @@ function marginOf({ method, margin, priorStrength, sigma }: MaskTrainingSettings
   return method === 'ste' ? margin : priorStrength * sigma;
 }
 
-export function optimizerOf(settings: AdamWSettings): AdamWSettings {
-  const { beta1, beta2, epsilon, relativeEpsilon = 0, weightDecay, clip } = settings;
-  return { beta1, beta2, epsilon, relativeEpsilon, weightDecay, clip };
+/**
+ * A weight's curvature is about N·v, N the tokens of a batch and v its gradient's second moment (the empirical Fisher: a token's squared gradient is N times that of their mean). What a flip
+ * gains is m − N·v/2 then, to second order.
+ */
+export function optimizerOf(settings: AdamWSettings & RunShape): AdamWSettings {
+  const { beta1, beta2, epsilon, relativeEpsilon = 0, curvature = 0, weightDecay, clip, batch, seq } = settings;
+  const perGradient = (curvature * batch * seq) / 2;
+  return { beta1, beta2, epsilon, relativeEpsilon, curvature: perGradient, weightDecay, clip };
 }
 
 export function klWeightOf({ loss }: MaskTrainingSettings): () => number {

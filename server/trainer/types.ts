@@ -36,6 +36,8 @@ export interface MaskTrainingSettings {
   readonly epsilon: number;
   /** Adds this share of the step's root mean square gradient to ε, see optimizer.ts. */
   readonly relativeEpsilon: number;
+  /** ste: weight of a group's curvature (empirical Fisher) against its gain, see optimizer.ts; 1: as estimated, 0: none. */
+  readonly curvature: number;
   readonly weightDecay: number;
   readonly clip: number;
   /** ste: scores start at ± margin. */
