@@ -112,16 +112,47 @@ export interface NativeAddon extends NativeCodec {
   addBias(x: Handle, bias: Handle, rows: number, n: number): void;
   /** y (T, N) ← x (T, K) · wᵀ, w (N, K) bf16. The result of a row does not depend on T or on the number of threads. */
   matmul(y: Handle, x: Handle, w: Handle, tokens: number, n: number, k: number): void;
-  /** y (T, N) ← x (T, K) · wᵀ, w in the 2:4 form that compress24 writes. Same independence. */
-  matmul24(y: Handle, x: Handle, values: Handle, meta: Handle, tokens: number, n: number, k: number): void;
+  /** y (T, N) ← x (T, K) · wᵀ, w in the packed 2:4 form that compress24 writes. Same independence. */
+  matmul24(y: Handle, x: Handle, packed: Handle, tokens: number, n: number, k: number): void;
+  /**
+   * matmul24 of one compacted parent for tokens of several tasks: row t goes through patches[t], made by buildPatch24 (0: the parent
+   * itself). Equal to matmul24 of the child, compacted, to fp32 rounding. `patches` has `tokens` handles. Same independence.
+   */
+  matmul24Patched(
+    y: Handle,
+    x: Handle,
+    packed: Handle,
+    patches: Float64Array,
+    tokens: number,
+    n: number,
+    k: number,
+  ): void;
+  /**
+   * y (T, N) ← x (T, K) · wᵀ, w (N, K) bf16 read once, row t through masks[t]: codes24's output, a compacted matrix (its metadata is used
+   * where it lies), or 0: dense. Each must be exactly as long as its kind is. Equal to matmul of selected weights to fp32 rounding, with the
+   * same independence. Reads 16 + masks bits a weight, where compacted copies are 9 bits each.
+   */
+  matmulMasked(y: Handle, x: Handle, w: Handle, masks: Float64Array, tokens: number, n: number, k: number): void;
 
   // ---- 2:4 ----
   /**
-   * values (N, K/2) bf16 ← the kept weights of w (N, K) bf16, in position order. `meta` (N, K/8) bytes: one nibble a group,
-   * idx0 | idx1 << 2 (idx0 < idx1), two groups a byte, low nibble first: the canonical mask code, read here and kept as
-   * matmul24's metadata. K is a multiple of 8. Throws on a nibble that names no pattern.
+   * packed (N·K·9/8 bytes, 9/16 of the dense matrix) ← the kept weights of w (N, K) bf16 with their metadata, in the order in which this
+   * backend reads them: one sequential stream, whose layout is its own business. `meta` (N, K/8) bytes: one nibble a group,
+   * idx0 | idx1 << 2 (idx0 < idx1), two groups a byte, low nibble first: the canonical mask code. K is a multiple of 8. Throws on a
+   * nibble that names no pattern.
    */
-  compress24(values: Handle, w: Handle, meta: Handle, n: number, k: number): void;
+  compress24(packed: Handle, w: Handle, meta: Handle, n: number, k: number): void;
+  /** meta (N, K/8) ← the metadata of a compacted matrix. */
+  nibbles24(meta: Handle, packed: Handle, n: number, k: number): void;
+  /** codes (N·K/8 bytes) ← a mask in the order in which matmulMasked reads it: what a task needs that has no compacted copy. Checks `meta`. */
+  codes24(codes: Handle, meta: Handle, n: number, k: number): void;
+  /** Bytes of the patch that turns the compacted parent into the mask `meta` (N, K/8): some 6 a changed group and 4 a row. Checks `meta`. */
+  patchBytes24(packed: Handle, meta: Handle, n: number, k: number): number;
+  /**
+   * patch (exactly patchBytes24) ← the swaps from the compacted parent to `meta`, with both weights of each from w (N, K) bf16, the parent's
+   * own dense matrix. Throws where a weight that is taken out is not finite: nothing takes an infinity out of a sum again.
+   */
+  buildPatch24(patch: Handle, packed: Handle, w: Handle, meta: Handle, n: number, k: number): void;
   /** out (N, K) bf16 ← w where kept, +0.0 elsewhere, by select (a −0.0 is not a pruned weight). */
   select24(out: Handle, w: Handle, meta: Handle, n: number, k: number): void;
 

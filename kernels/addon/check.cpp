@@ -76,6 +76,7 @@ Call::Call(napi_env env, napi_callback_info info, const char* op, size_t argumen
 
 Call::~Call() {
   while (pins_ > 0) BufferTable::Get().Unpin(pinned_[--pins_]);
+  for (const uint32_t slot : more_pins_) BufferTable::Get().Unpin(slot);
 }
 
 int64_t Call::Count(size_t at, const char* name) {
@@ -153,13 +154,24 @@ Buffer Call::Handle(size_t at, const char* name) {
   if (napi_get_value_double(env_, arguments_[at], &value) != napi_ok) {
     Fail(CallError::kType, std::string("expected ") + name + " to be a buffer handle but received " + Received(at));
   }
-  Buffer buffer;
-  if (!(value >= 1 && value <= kLargestInteger && value == std::floor(value)) ||
-      !BufferTable::Get().Pin(static_cast<uint64_t>(value), &buffer)) {
-    Fail(CallError::kType, std::string("expected ") + name + " to name a live buffer but received " +
-                               maskserve::Text(value) + " (never allocated, or freed)");
-  }
+  const Buffer buffer = Open(value, name);
   pinned_[pins_++] = buffer.slot;
+  return buffer;
+}
+
+Buffer Call::Pin(double handle, const char* name) {
+  const Buffer buffer = Open(handle, name);
+  more_pins_.push_back(buffer.slot);
+  return buffer;
+}
+
+Buffer Call::Open(double handle, const char* name) const {
+  Buffer buffer;
+  if (!(handle >= 1 && handle <= kLargestInteger && handle == std::floor(handle)) ||
+      !BufferTable::Get().Pin(static_cast<uint64_t>(handle), &buffer)) {
+    Fail(CallError::kType, std::string("expected ") + name + " to name a live buffer but received " +
+                               maskserve::Text(handle) + " (never allocated, or freed)");
+  }
   return buffer;
 }
 

@@ -59,6 +59,8 @@ class Call {
 
   // A buffer of at least `bytes`, which `formula` spells out; aligned to `alignment`. Pinned until the call ends.
   Buffer Handle(size_t at, const char* name);
+  // The same of a handle that is not an argument itself.
+  Buffer Pin(double handle, const char* name);
   template <typename T>
   T* Data(size_t at, const char* name, Access access, int64_t bytes, const char* formula, size_t alignment = alignof(T),
           Presence presence = Presence::kRequired) {
@@ -86,6 +88,7 @@ class Call {
 
   void* Bytes(size_t at, const char* name, Access access, int64_t bytes, const char* formula, size_t alignment,
               Presence presence);
+  Buffer Open(double handle, const char* name) const;
   int64_t Integer(size_t at, const char* name, int64_t least);
   std::string Received(size_t at) const;
 
@@ -95,6 +98,7 @@ class Call {
   napi_value arguments_[kMaxArguments];
   uint32_t pinned_[kMaxArguments];
   size_t pins_ = 0;
+  std::vector<uint32_t> more_pins_;
 };
 
 // The JavaScript function for `op`, which has `Arguments` arguments: errors become exceptions, named after the

@@ -26,32 +26,152 @@ napi_value Matmul(Call& call) {
   return nullptr;
 }
 
+// Bytes of a packed 2:4 matrix.
+int64_t PackedBytes(int64_t n, int64_t k) {
+  return Product(n, k / 8, 9);
+}
+
 napi_value Matmul24(Call& call) {
-  const int64_t tokens = call.Count(4, "tokens"), n = call.Count(5, "n"), k = call.Count(6, "k");
+  const int64_t tokens = call.Count(3, "tokens"), n = call.Count(4, "n"), k = call.Count(5, "k");
   MultipleOf8(call, k);
-  const int64_t y_bytes = Product(tokens, n, 4), x_bytes = Product(tokens, k, 4);
-  const int64_t values_bytes = Product(n, k), meta_bytes = Product(n, k / 8);
+  const int64_t y_bytes = Product(tokens, n, 4), x_bytes = Product(tokens, k, 4), packed_bytes = PackedBytes(n, k);
   auto* y = call.Data<float>(0, "y", kWrite, y_bytes, "T·N·4");
   const auto* x = call.Data<const float>(1, "x", kRead, x_bytes, "T·K·4");
-  const auto* values = call.Data<const uint16_t>(2, "values", kRead, values_bytes, "N·K/2·2");
-  const auto* meta = call.Data<const uint8_t>(3, "meta", kRead, meta_bytes, "N·K/8");
+  const auto* packed = call.Data<const uint16_t>(2, "packed", kRead, packed_bytes, "N·K/8·9");
   call.Apart("y", y, y_bytes, "x", x, x_bytes);
-  call.Apart("y", y, y_bytes, "values", values, values_bytes);
-  call.Apart("y", y, y_bytes, "meta", meta, meta_bytes);
-  call.Check(call.ops().matmul24(call.context(), y, x, {MS_BF16, 0, values, nullptr}, meta, tokens, n, k));
+  call.Apart("y", y, y_bytes, "packed", packed, packed_bytes);
+  call.Check(call.ops().matmul24(call.context(), y, x, {MS_BF16, 0, packed, nullptr}, tokens, n, k));
   return nullptr;
 }
 
 napi_value Compress24(Call& call) {
   const int64_t n = call.Count(3, "n"), k = call.Count(4, "k");
   MultipleOf8(call, k);
-  const int64_t values_bytes = Product(n, k), w_bytes = Product(n, k, 2), meta_bytes = Product(n, k / 8);
-  auto* values = call.Data<uint16_t>(0, "values", kWrite, values_bytes, "N·K/2·2");
+  const int64_t packed_bytes = PackedBytes(n, k), w_bytes = Product(n, k, 2), meta_bytes = Product(n, k / 8);
+  auto* packed = call.Data<uint16_t>(0, "packed", kWrite, packed_bytes, "N·K/8·9");
   const auto* w = call.Data<const uint16_t>(1, "w", kRead, w_bytes, "N·K·2");
   const auto* meta = call.Data<const uint8_t>(2, "meta", kRead, meta_bytes, "N·K/8");
-  call.Apart("values", values, values_bytes, "w", w, w_bytes);
-  call.Apart("values", values, values_bytes, "meta", meta, meta_bytes);
-  call.Check(call.ops().compress24(call.context(), values, {MS_BF16, 0, w, nullptr}, meta, n, k));
+  call.Apart("packed", packed, packed_bytes, "w", w, w_bytes);
+  call.Apart("packed", packed, packed_bytes, "meta", meta, meta_bytes);
+  call.Check(call.ops().compress24(call.context(), packed, {MS_BF16, 0, w, nullptr}, meta, n, k));
+  return nullptr;
+}
+
+// Handles of T buffers, one for each token; 0 where a token has none.
+std::vector<Buffer> TokenBuffers(Call& call, size_t at, const char* name, int64_t tokens) {
+  const HostArray array = call.Array(at, name, napi_float64_array);
+  const std::string length = std::string(name) + ".length";
+  if (static_cast<int64_t>(array.length) != tokens) {
+    call.Fail(CallError::kRange, "expected " + length + " to be tokens = " + std::to_string(tokens) + " but received " +
+                                     std::to_string(array.length));
+  }
+  // A copy: what was checked is what is used, though the array be shared with another thread.
+  const auto* begin = static_cast<const double*>(array.data);
+  const std::vector<double> handles(begin, begin + array.length);
+  std::vector<Buffer> buffers;
+  buffers.reserve(handles.size());
+  for (size_t t = 0; t < handles.size(); ++t) {
+    if (t > 0 && handles[t] == handles[t - 1]) {
+      buffers.push_back(buffers.back());
+    } else {
+      buffers.push_back(handles[t] == 0 ? Buffer{nullptr, 0, false, 0} : call.Pin(handles[t], name));
+    }
+  }
+  return buffers;
+}
+
+napi_value Matmul24Patched(Call& call) {
+  const int64_t tokens = call.Count(4, "tokens"), n = call.Count(5, "n"), k = call.Count(6, "k");
+  MultipleOf8(call, k);
+  const int64_t y_bytes = Product(tokens, n, 4), x_bytes = Product(tokens, k, 4), packed_bytes = PackedBytes(n, k);
+  auto* y = call.Data<float>(0, "y", kWrite, y_bytes, "T·N·4");
+  const auto* x = call.Data<const float>(1, "x", kRead, x_bytes, "T·K·4");
+  const auto* packed = call.Data<const uint16_t>(2, "packed", kRead, packed_bytes, "N·K/8·9");
+  call.Apart("y", y, y_bytes, "x", x, x_bytes);
+  call.Apart("y", y, y_bytes, "packed", packed, packed_bytes);
+  std::vector<ms_patch24> patches;
+  for (const Buffer& patch : TokenBuffers(call, 3, "patches", tokens)) {
+    call.Apart("y", y, y_bytes, "patches", patch.data, static_cast<int64_t>(patch.bytes));
+    patches.push_back({patch.data, static_cast<int64_t>(patch.bytes)});
+  }
+  call.Check(
+      call.ops().matmul24_patched(call.context(), y, x, {MS_BF16, 0, packed, nullptr}, patches.data(), tokens, n, k));
+  return nullptr;
+}
+
+napi_value MatmulMasked(Call& call) {
+  const int64_t tokens = call.Count(4, "tokens"), n = call.Count(5, "n"), k = call.Count(6, "k");
+  MultipleOf8(call, k);
+  const int64_t y_bytes = Product(tokens, n, 4), x_bytes = Product(tokens, k, 4), w_bytes = Product(n, k, 2);
+  auto* y = call.Data<float>(0, "y", kWrite, y_bytes, "T·N·4");
+  const auto* x = call.Data<const float>(1, "x", kRead, x_bytes, "T·K·4");
+  const auto* w = call.Data<const uint16_t>(2, "w", kRead, w_bytes, "N·K·2");
+  call.Apart("y", y, y_bytes, "x", x, x_bytes);
+  call.Apart("y", y, y_bytes, "w", w, w_bytes);
+  const int64_t packed_bytes = PackedBytes(n, k), codes_bytes = Product(n, k / 8);
+  std::vector<ms_mask24> masks;
+  for (const Buffer& mask : TokenBuffers(call, 3, "masks", tokens)) {
+    const int64_t bytes = static_cast<int64_t>(mask.bytes);
+    if (mask.data != nullptr && bytes != packed_bytes && bytes != codes_bytes) {
+      call.Fail(CallError::kRange, "expected masks of exactly N·K/8 = " + std::to_string(codes_bytes) +
+                                       " bytes (codes24) or N·K/8·9 = " + std::to_string(packed_bytes) +
+                                       " (compress24) but received " + std::to_string(bytes));
+    }
+    call.Apart("y", y, y_bytes, "masks", mask.data, bytes);
+    masks.push_back({mask.data, bytes == packed_bytes});
+  }
+  call.Check(call.ops().matmul_masked(call.context(), y, x, {MS_BF16, 0, w, nullptr}, masks.data(), tokens, n, k));
+  return nullptr;
+}
+
+napi_value Nibbles24(Call& call) {
+  const int64_t n = call.Count(2, "n"), k = call.Count(3, "k");
+  MultipleOf8(call, k);
+  const int64_t packed_bytes = PackedBytes(n, k), meta_bytes = Product(n, k / 8);
+  auto* meta = call.Data<uint8_t>(0, "meta", kWrite, meta_bytes, "N·K/8");
+  const auto* packed = call.Data<const uint16_t>(1, "packed", kRead, packed_bytes, "N·K/8·9");
+  call.Apart("meta", meta, meta_bytes, "packed", packed, packed_bytes);
+  call.Check(call.ops().nibbles24(call.context(), meta, {MS_BF16, 0, packed, nullptr}, n, k));
+  return nullptr;
+}
+
+napi_value Codes24(Call& call) {
+  const int64_t n = call.Count(2, "n"), k = call.Count(3, "k");
+  MultipleOf8(call, k);
+  const int64_t bytes = Product(n, k / 8);
+  auto* codes = call.Data<uint8_t>(0, "codes", kWrite, bytes, "N·K/8");
+  const auto* meta = call.Data<const uint8_t>(1, "meta", kRead, bytes, "N·K/8");
+  call.Apart("codes", codes, bytes, "meta", meta, bytes);
+  call.Check(call.ops().codes24(call.context(), codes, meta, n, k));
+  return nullptr;
+}
+
+napi_value PatchBytes24(Call& call) {
+  const int64_t n = call.Count(2, "n"), k = call.Count(3, "k");
+  MultipleOf8(call, k);
+  const auto* packed = call.Data<const uint16_t>(0, "packed", kRead, PackedBytes(n, k), "N·K/8·9");
+  const auto* meta = call.Data<const uint8_t>(1, "meta", kRead, Product(n, k / 8), "N·K/8");
+  int64_t bytes = 0;
+  call.Check(call.ops().patch_bytes24(call.context(), {MS_BF16, 0, packed, nullptr}, meta, n, k, &bytes));
+  napi_value result;
+  napi_create_int64(call.env(), bytes, &result);
+  return result;
+}
+
+napi_value BuildPatch24(Call& call) {
+  const int64_t n = call.Count(4, "n"), k = call.Count(5, "k");
+  MultipleOf8(call, k);
+  const int64_t packed_bytes = PackedBytes(n, k), w_bytes = Product(n, k, 2), meta_bytes = Product(n, k / 8);
+  auto* patch = call.Data<uint32_t>(0, "patch", kWrite, 4, "4");
+  const auto* packed = call.Data<const uint16_t>(1, "packed", kRead, packed_bytes, "N·K/8·9");
+  const auto* w = call.Data<const uint16_t>(2, "w", kRead, w_bytes, "N·K·2");
+  const auto* meta = call.Data<const uint8_t>(3, "meta", kRead, meta_bytes, "N·K/8");
+  const int64_t bytes = static_cast<int64_t>(call.Handle(0, "patch").bytes);
+  call.Apart("patch", patch, bytes, "packed", packed, packed_bytes);
+  call.Apart("patch", patch, bytes, "w", w, w_bytes);
+  call.Apart("patch", patch, bytes, "meta", meta, meta_bytes);
+  call.Check(call.ops().build_patch24(call.context(), patch, bytes, {MS_BF16, 0, packed, nullptr},
+                                      {MS_BF16, 0, w, nullptr}, meta, n, k));
   return nullptr;
 }
 
@@ -73,9 +193,15 @@ napi_value Select24(Call& call) {
 void ExportMatmul(napi_env env, napi_value exports) {
   const Export list[] = {
       {"matmul", Bind<Matmul, 6>},
-      {"matmul24", Bind<Matmul24, 7>},
+      {"matmul24", Bind<Matmul24, 6>},
+      {"matmul24Patched", Bind<Matmul24Patched, 7>},
+      {"matmulMasked", Bind<MatmulMasked, 7>},
       {"compress24", Bind<Compress24, 5>},
       {"select24", Bind<Select24, 5>},
+      {"nibbles24", Bind<Nibbles24, 4>},
+      {"codes24", Bind<Codes24, 4>},
+      {"patchBytes24", Bind<PatchBytes24, 4>},
+      {"buildPatch24", Bind<BuildPatch24, 6>},
   };
   ExportAll(env, exports, list, sizeof(list) / sizeof(list[0]));
 }

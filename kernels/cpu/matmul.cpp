@@ -5,16 +5,25 @@
 namespace maskserve {
 namespace {
 
+// Rows (…, K) of the matrix.
+struct DenseRows {
+  const uint16_t* w;
+  int64_t k;
+
+  MS_INLINE const uint16_t* At(const DenseRows& rows, int64_t r, int64_t i) { return rows.w + r * rows.k + i; }
+};
+
 struct Dense {
+  typedef DenseRows Rows;
   const uint16_t* w;  // (N, K)
   int64_t k;
 
-  const uint16_t* At(int64_t row, int64_t i) const { return w + row * k + i; }
+  Rows From(int64_t row) const { return {w + row * k, k}; }
 };
 
 // The hardware keeps up with a tile's few streams by itself.
 struct NoPrefetch {
-  MS_INLINE void Prefetch(const Dense&, int64_t, int64_t) {}
+  MS_INLINE void Prefetch(const DenseRows&, int64_t, int64_t) {}
 };
 
 // Activations in fp32. A register of 2W weights is taken apart into its even and its odd elements by a shift and a
@@ -35,11 +44,11 @@ struct Fp32Dot : NoPrefetch {
   MS_INLINE Weights Split(VI w) {
     return {Even(w), Odd(w)};
   }
-  MS_INLINE Weights Get(const Dense& w, int64_t row, int64_t i) {
-    return Split(LoadPairs(w.At(row, i)));
+  MS_INLINE Weights Get(const DenseRows& w, int64_t r, int64_t i) {
+    return Split(LoadPairs(DenseRows::At(w, r, i)));
   }
-  MS_INLINE Weights GetPart(const Dense& w, int64_t row, int64_t i, int64_t n) {
-    return Split(LoadPairsPart(w.At(row, i), n));
+  MS_INLINE Weights GetPart(const DenseRows& w, int64_t r, int64_t i, int64_t n) {
+    return Split(LoadPairsPart(DenseRows::At(w, r, i), n));
   }
   MS_INLINE VF Step(VF acc, const Weights& w, const float* x) {
     return Fma(w.odd, Load(x + W), Fma(w.even, Load(x), acc));
@@ -61,9 +70,9 @@ struct Bf16Dot : NoPrefetch {
   struct Weights {
     __m512bh pairs;
   };
-  MS_INLINE Weights Get(const Dense& w, int64_t row, int64_t i) { return {(__m512bh)LoadPairs(w.At(row, i))}; }
-  MS_INLINE Weights GetPart(const Dense& w, int64_t row, int64_t i, int64_t n) {
-    return {(__m512bh)LoadPairsPart(w.At(row, i), n)};
+  MS_INLINE Weights Get(const DenseRows& w, int64_t r, int64_t i) { return {(__m512bh)LoadPairs(DenseRows::At(w, r, i))}; }
+  MS_INLINE Weights GetPart(const DenseRows& w, int64_t r, int64_t i, int64_t n) {
+    return {(__m512bh)LoadPairsPart(DenseRows::At(w, r, i), n)};
   }
   MS_INLINE VF Step(VF acc, const Weights& w, const uint16_t* x) {
     return _mm512_dpbf16_ps(acc, w.pairs, (__m512bh)_mm512_loadu_si512(x));

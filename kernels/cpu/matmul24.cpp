@@ -1,101 +1,73 @@
-// y (T, N) = x (T, K) wᵀ with w in 2:4 form: values (N, K/2) bf16 and meta (N, K/8). The activations are permuted to
-// match the compact values, so half the multiplications of the dense product are left.
+// y (T, N) = x (T, K) wᵀ with w in the packed 2:4 form (packed24.h), and the same with a patch (patch24.h) for each
+// token: one pass over the parent for all of them, then each token's swaps.
 
-#include "pick24.h"
-#include "tiles.h"
+#include "dot24.h"
+#include "nonfinite24.h"
+#include "swaps24.h"
 
 namespace maskserve {
 namespace {
 
-struct Sparse {
-  const uint16_t* values;  // (N, K/2)
-  const uint8_t* meta;     // (N, K/8)
-  int64_t k;
+// What is left to do for some rows when the parent has been multiplied.
+template <typename Dot>
+struct Corrections24 {
+  float* y;
+  const float* x;
+  const Packed24& w;
+  const ms_patch24* patches;  // NULL: none
+  int64_t tokens;
+  bool nonfinite;
 
-  const uint16_t* Values(int64_t row, int64_t i) const { return values + row * (k >> 1) + (i >> 1); }
-  // Values and metadata are two short streams a row, each broken at every page: too much for the hardware alone. As
-  // integers, because the last tile's successor lies beyond the matrix. Metadata is asked for once a cache line.
-  void Prefetch(int64_t row, int64_t i) const {
-    const uintptr_t at = reinterpret_cast<uintptr_t>(values) + static_cast<uintptr_t>(row * k + i);
-    __builtin_prefetch(reinterpret_cast<const void*>(at), 0, 2);
-    if ((i & 511) != 0) return;
-    const uintptr_t meta_at = reinterpret_cast<uintptr_t>(meta) + static_cast<uintptr_t>((row * k + i) >> 3);
-    __builtin_prefetch(reinterpret_cast<const void*>(meta_at), 0, 2);
+  MS_INLINE const uint8_t* PatchOf(const Corrections24& c, int64_t t) {
+    return c.patches == NULL ? NULL : static_cast<const uint8_t*>(c.patches[t].data);
   }
-  uint64_t Meta(int64_t row, int64_t i, int64_t n) const { return LoadMeta(meta + row * (k >> 3) + (i >> 3), n >> 3); }
+  MS_INLINE void Ahead(const Corrections24& c, int64_t begin, int64_t end) {
+    for (int64_t t = 0; t < c.tokens; ++t) {
+      const uint8_t* patch = PatchOf(c, t);
+      if (patch != NULL && (t == 0 || patch != PatchOf(c, t - 1))) PrefetchSwaps24(patch, begin, end, c.w.n, c.w.k);
+    }
+  }
+  MS_INLINE void After(const Corrections24& c, int64_t begin, int64_t end, const typename Dot::X* rows) {
+    for (int64_t t = 0; t < c.tokens; ++t) {
+      const uint8_t* patch = PatchOf(c, t);
+      if (patch != NULL) AddSwaps24<Dot>(c.y + t * c.w.n, rows + t * c.w.k, patch, begin, end, c.w.n, c.w.k);
+      if (c.nonfinite) SpreadNonFinite24(c.y + t * c.w.n, c.x + t * c.w.k, c.w, patch, begin, end);
+    }
+  }
 };
 
-// 2W dense activations in fp32 against W values.
-struct Fp32Dot24 {
-  typedef float X;
-  static constexpr int kStep = 2 * W;
+template <typename Dot>
+MS_INLINE ms_status Product24(ms_context* ctx, float* y, const float* x, const Packed24& w, const ms_patch24* patches,
+                              int64_t tokens) {
+  const Corrections24<Dot> corrections = {y, x, w, patches, tokens, HasNonFinite(x, tokens * w.k)};
+  return Multiply<Dot>(ctx, y, x, w, tokens, w.n, w.k, w.k + w.k / 8, patches != NULL, corrections);
+}
+
+ms_status AnyProduct24(ms_context* ctx, float* y, const float* x, ms_weights w, const ms_patch24* patches,
+                       int64_t tokens, int64_t n, int64_t k) {
+  if (w.type != MS_BF16) return FailType(ctx, "packed", w.type);
+  const Packed24 packed = {static_cast<const uint8_t*>(w.values), n, k};
 #if defined(__AVX512BF16__)
-  static constexpr int kTokens = 4, kRows = 4, kRowsNarrow = 8;
-#elif defined(__AVX2__)
-  static constexpr int kTokens = 2, kRows = 4, kRowsNarrow = 4;
-#else
-  static constexpr int kTokens = 2, kRows = 2, kRowsNarrow = 2;
+  if (!Exact(ctx)) return Product24<Bf16Dot24>(ctx, y, x, packed, patches, tokens);
 #endif
-  struct Weights {
-    VF values;
-    Index24 index;
-  };
-  MS_INLINE Weights Get(const Sparse& w, int64_t row, int64_t i) {
-    return {LoadBf16(w.Values(row, i)), MakeIndex24(w.Meta(row, i, kStep))};
-  }
-  MS_INLINE Weights GetPart(const Sparse& w, int64_t row, int64_t i, int64_t n) {
-    return {LoadBf16Part(w.Values(row, i), n / 2), MakeIndex24(w.Meta(row, i, n))};
-  }
-  MS_INLINE void Prefetch(const Sparse& w, int64_t row, int64_t i) {
-    w.Prefetch(row, i);
-  }
-  MS_INLINE VF Step(VF acc, const Weights& w, const float* x) {
-    return Fma(w.values, Pick24(x, w.index), acc);
-  }
-  MS_INLINE void PackBlock(float* out, const float* in) {
-    PackForPick24(out, in);
-  }
-};
-
-#if defined(__AVX512BF16__)
-// 64 dense activations in bf16 against 32 values.
-struct Bf16Dot24 {
-  typedef uint16_t X;
-  static constexpr int kStep = 64;
-  static constexpr int kTokens = 4, kRows = 4, kRowsNarrow = 4;
-  struct Weights {
-    __m512i values, index;
-  };
-  MS_INLINE Weights Get(const Sparse& w, int64_t row, int64_t i) {
-    return {LoadPairs(w.Values(row, i)), WordIndex24(w.Meta(row, i, kStep))};
-  }
-  MS_INLINE Weights GetPart(const Sparse& w, int64_t row, int64_t i, int64_t n) {
-    return {LoadPairsPart(w.Values(row, i), n / 2), WordIndex24(w.Meta(row, i, n))};
-  }
-  MS_INLINE void Prefetch(const Sparse& w, int64_t row, int64_t i) { w.Prefetch(row, i); }
-  MS_INLINE VF Step(VF acc, const Weights& w, const uint16_t* x) {
-    const __m512i picked = PickWords24(_mm512_loadu_si512(x), _mm512_loadu_si512(x + 32), w.index);
-    return _mm512_dpbf16_ps(acc, (__m512bh)w.values, (__m512bh)picked);
-  }
-  MS_INLINE void PackBlock(uint16_t* out, const float* in) {
-    _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(Load(in + W), Load(in)));
-    _mm512_storeu_si512(out + 32, (__m512i)_mm512_cvtne2ps_pbh(Load(in + 3 * W), Load(in + 2 * W)));
-  }
-};
-#endif
+  return Product24<Fp32Dot24>(ctx, y, x, packed, patches, tokens);
+}
 
 }  // namespace
 
 namespace ISA {
 
-ms_status Matmul24(ms_context* ctx, float* y, const float* x, ms_weights w, const uint8_t* meta, int64_t tokens,
-                   int64_t n, int64_t k) {
-  if (w.type != MS_BF16) return FailType(ctx, "values", w.type);
-  const Sparse sparse = {static_cast<const uint16_t*>(w.values), meta, k};
-#if defined(__AVX512BF16__)
-  if (!Exact(ctx)) return Multiply<Bf16Dot24>(ctx, y, x, sparse, tokens, n, k, k + k / 8);
-#endif
-  return Multiply<Fp32Dot24>(ctx, y, x, sparse, tokens, n, k, k + k / 8);
+ms_status Matmul24(ms_context* ctx, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k) {
+  return AnyProduct24(ctx, y, x, w, NULL, tokens, n, k);
+}
+
+ms_status Matmul24Patched(ms_context* ctx, float* y, const float* x, ms_weights w, const ms_patch24* patches,
+                          int64_t tokens, int64_t n, int64_t k) {
+  for (int64_t t = 0; t < tokens; ++t) {
+    const ms_status status = patches[t].data == NULL ? MS_OK : CheckPatch24(ctx, patches[t], n, k);
+    if (status != MS_OK) return status;
+  }
+  return AnyProduct24(ctx, y, x, w, patches, tokens, n, k);
 }
 
 }  // namespace ISA

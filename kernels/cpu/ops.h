@@ -27,10 +27,18 @@ ms_status SiluMul(ms_context*, float* out, const float* gate, const float* up, i
 ms_status AddInto(ms_context*, float* x, const float* y, int64_t n);
 ms_status AddBias(ms_context*, float* x, const float* bias, int64_t rows, int64_t n);
 ms_status Matmul(ms_context*, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k);
-ms_status Matmul24(ms_context*, float* y, const float* x, ms_weights w, const uint8_t* meta, int64_t tokens, int64_t n,
-                   int64_t k);
-ms_status Compress24(ms_context*, void* values, ms_weights w, const uint8_t* meta, int64_t n, int64_t k);
+ms_status Matmul24(ms_context*, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k);
+ms_status Matmul24Patched(ms_context*, float* y, const float* x, ms_weights w, const ms_patch24* patches,
+                          int64_t tokens, int64_t n, int64_t k);
+ms_status MatmulMasked(ms_context*, float* y, const float* x, ms_weights w, const ms_mask24* masks, int64_t tokens,
+                       int64_t n, int64_t k);
+ms_status Compress24(ms_context*, void* packed, ms_weights w, const uint8_t* meta, int64_t n, int64_t k);
 ms_status Select24(ms_context*, void* out, ms_weights w, const uint8_t* meta, int64_t n, int64_t k);
+ms_status Nibbles24(ms_context*, uint8_t* meta, ms_weights packed, int64_t n, int64_t k);
+ms_status Codes24(ms_context*, uint8_t* codes, const uint8_t* meta, int64_t n, int64_t k);
+ms_status PatchBytes24(ms_context*, ms_weights packed, const uint8_t* meta, int64_t n, int64_t k, int64_t* bytes);
+ms_status BuildPatch24(ms_context*, void* patch, int64_t bytes, ms_weights packed, ms_weights w, const uint8_t* meta,
+                       int64_t n, int64_t k);
 ms_status ScoreMask24(ms_context*, uint8_t* meta, ms_weights w, const float* scale, int64_t n, int64_t k);
 ms_status SumSquares(ms_context*, double* sums, const float* x, int64_t tokens, int64_t k);
 ms_status Gram(ms_context*, double* gram, const float* x, int64_t tokens, int64_t k);

@@ -7,7 +7,8 @@
 //
 // Dot is the arithmetic: kStep elements of K a block, kTokens × kRows the tile, kRowsNarrow its rows for one or two
 // tokens, Weights what a block of a row is held as, Get and GetPart to load it, Step to multiply it with a packed block
-// of activations, Prefetch to ask for a block of the next tile's rows when decoding. Matrix is what Get reads.
+// of activations, Prefetch to ask for a block that is read later when decoding. Matrix is what Get reads: From(row) is
+// the tile's rows. A tile begins at a multiple of R, and R divides 8 or is 1.
 #pragma once
 
 #include "panel.h"
@@ -29,6 +30,7 @@ template <typename Dot, int R, int TT, typename Matrix>
 MS_INLINE void Tile(float* y, int64_t ldy, const typename Dot::X* x, const Matrix& w, int64_t row, const Cut& cut,
                     float* partial) {
   constexpr int kStep = Dot::kStep;
+  const typename Matrix::Rows rows = w.From(row);
   VF acc[R][TT];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
@@ -39,15 +41,15 @@ MS_INLINE void Tile(float* y, int64_t ldy, const typename Dot::X* x, const Matri
   for (; i + kStep <= cut.end; i += kStep, x += TT * kStep) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const typename Dot::Weights weights = Dot::Get(w, row + r, i);
-      if (TT <= 2) Dot::Prefetch(w, row + r + R, i);
+      const typename Dot::Weights weights = Dot::Get(rows, r, i);
+      if (TT <= 2) Dot::Prefetch(rows, r, i);
 #pragma GCC unroll 8
       for (int t = 0; t < TT; ++t) acc[r][t] = Dot::Step(acc[r][t], weights, x + t * kStep);
     }
   }
   if (i < cut.end) {
     for (int r = 0; r < R; ++r) {
-      const typename Dot::Weights weights = Dot::GetPart(w, row + r, i, cut.end - i);
+      const typename Dot::Weights weights = Dot::GetPart(rows, r, i, cut.end - i);
       for (int t = 0; t < TT; ++t) acc[r][t] = Dot::Step(acc[r][t], weights, x + t * kStep);
     }
   }
@@ -110,15 +112,43 @@ MS_INLINE int64_t RowsOfTask(ms_context* ctx, int64_t tokens, int64_t n, int64_t
   return CeilDiv(Max(1, Max(least, Min(cached, shared))), tile) * tile;
 }
 
-// `row_bytes`: what a row of w takes, for the cut into tasks.
-template <typename Dot, typename Matrix>
+// x (n elements) as it is multiplied, in its own order, for whoever reads it by column: a copy at `room` where it is
+// rounded, else x itself.
+MS_INLINE const float* PlainRows(float*, const float* x, int64_t) {
+  return x;
+}
+#if defined(__AVX512BF16__)
+MS_INLINE const uint16_t* PlainRows(uint16_t* room, const float* x, int64_t n) {
+  for (int64_t i = 0; i < n; i += W) {
+    const __mmask16 lanes = n - i < W ? FirstLanes(n - i) : FirstLanes(W);
+    const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(lanes, x + i));
+    _mm256_mask_storeu_epi16(room + i, lanes, rounded);
+  }
+  return room;
+}
+#endif
+
+struct NothingMore {
+  MS_INLINE void Ahead(const NothingMore&, int64_t, int64_t) {}
+  template <typename X>
+  MS_INLINE void After(const NothingMore&, int64_t, int64_t, const X*) {}
+};
+
+// `row_bytes`: what a row of w takes, for the cut into tasks. Before a task's rows are multiplied, `more` may
+// look ahead; when they are there for all tokens it goes on with them, and with x as it was multiplied (NULL unless
+// `plain`).
+template <typename Dot, typename Matrix, typename More = NothingMore>
 MS_INLINE ms_status Multiply(ms_context* ctx, float* y, const float* x, const Matrix& w, int64_t tokens, int64_t n,
-                             int64_t k, int64_t row_bytes) {
+                             int64_t k, int64_t row_bytes, bool plain = false, const More& more = More()) {
+  typedef typename Dot::X X;
   const Panels panels = Panels::Of(tokens, Dot::kTokens);
-  size_t bytes;
-  const typename Dot::X* packed = PackTokens<Dot>(ctx, x, panels, k, &bytes);
-  if (packed == NULL) return FailMemory(ctx, bytes);
   const int64_t padded = PaddedK(k, Dot::kStep);
+  // A rounded copy, and an element that gathers may touch beyond it.
+  const int64_t room = plain && sizeof(X) == 2 ? tokens * k + 1 : 0;
+  size_t bytes;
+  X* packed = PackTokens<Dot>(ctx, x, panels, k, room, &bytes);
+  if (packed == NULL) return FailMemory(ctx, bytes);
+  const X* rows_of_x = plain ? PlainRows(packed + tokens * padded, x, tokens * k) : NULL;
   // Half of a 48 KiB first-level cache for the panel. One or two tokens are read along with the weights: nothing to
   // keep.
   constexpr int64_t kPanelBytes = 24 << 10;
@@ -126,6 +156,7 @@ MS_INLINE ms_status Multiply(ms_context* ctx, float* y, const float* x, const Ma
   const int64_t part = tokens <= 2 ? k : fits;
   auto body = [&](int64_t begin, int64_t end, int) {
     alignas(64) float partial[kMaxRowsCut * Dot::kTokens * W];
+    More::Ahead(more, begin, end);
     for (int64_t p = 0; p < panels.count; ++p) {
       const int64_t first = panels.First(p);
       for (int64_t i = 0; i < k; i += part) {
@@ -133,6 +164,7 @@ MS_INLINE ms_status Multiply(ms_context* ctx, float* y, const float* x, const Ma
         Panel<Dot>(y + first * n, n, packed + first * padded, w, panels.Width(p), begin, end, cut);
       }
     }
+    More::After(more, begin, end, rows_of_x);
   };
   const int64_t rows = RowsOfTask<Dot>(ctx, tokens, n, k, row_bytes);
   ParallelRanges(ctx, n, part < k ? Min(rows, kMaxRowsCut) : rows, body);

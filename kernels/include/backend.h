@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define MS_ABI_VERSION 1u
+#define MS_ABI_VERSION 2u
 
 typedef int32_t ms_status;
 enum {
@@ -35,13 +35,25 @@ enum {
 typedef uint32_t ms_value_type;
 enum { MS_BF16 = 1, MS_F16 = 2, MS_F32 = 3, MS_I8 = 4, MS_I4 = 5 };
 
-/* Weights of a matrix: dense (N, K), or the kept half (N, K/2) of a 2:4 matrix. */
+/* Weights of a matrix: dense (N, K), or a 2:4 matrix in its packed form. */
 typedef struct ms_weights {
   ms_value_type type;
   uint32_t group;     /* values that share a scale; 0 for types without scales */
   const void* values; /* row-major, values packed as `type` says */
   const void* scales; /* (N, K/group) f32, or NULL */
 } ms_weights;
+
+/* A 2:4 mask where matmul_masked finds its nibbles: codes24's output, or a packed matrix; NULL: everything is kept. */
+typedef struct ms_mask24 {
+  const void* nibbles;
+  int32_t packed;
+} ms_mask24;
+
+/* What build_patch24 wrote, or NULL: no patch. */
+typedef struct ms_patch24 {
+  const void* data;
+  int64_t bytes;
+} ms_patch24;
 
 /* Attention over B whole sequences; window 0: no limit. */
 typedef struct ms_attention_shape {
@@ -90,12 +102,27 @@ typedef struct ms_ops {
   ms_status (*add_bias)(ms_context*, float* x, const float* bias, int64_t rows, int64_t n);
   /* y (T, N) = x (T, K) wT. An output row depends on its own input row only: not on T, not on the number of threads. */
   ms_status (*matmul)(ms_context*, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k);
-  ms_status (*matmul24)(ms_context*, float* y, const float* x, ms_weights w, const uint8_t* meta, int64_t tokens,
-                        int64_t n, int64_t k);
+  /* w.values: the backend's own packed form of a 2:4 matrix, as compress24 writes it */
+  ms_status (*matmul24)(ms_context*, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k);
+  /* the same, each of the T tokens through its own patch */
+  ms_status (*matmul24_patched)(ms_context*, float* y, const float* x, ms_weights w, const ms_patch24* host_patches,
+                                int64_t tokens, int64_t n, int64_t k);
+  /* dense w once for all tokens, each through its own mask */
+  ms_status (*matmul_masked)(ms_context*, float* y, const float* x, ms_weights w, const ms_mask24* host_masks,
+                             int64_t tokens, int64_t n, int64_t k);
 
-  /* 2:4; `meta` (N, K/8): a nibble a group, idx0 | idx1 << 2, idx0 < idx1, low nibble first */
-  ms_status (*compress24)(ms_context*, void* values, ms_weights w, const uint8_t* meta, int64_t n, int64_t k);
+  /* 2:4; `meta` (N, K/8): a nibble a group, idx0 | idx1 << 2, idx0 < idx1, low nibble first; `packed` holds 9/16 of the
+   * bytes of a bf16 matrix */
+  ms_status (*compress24)(ms_context*, void* packed, ms_weights w, const uint8_t* meta, int64_t n, int64_t k);
   ms_status (*select24)(ms_context*, void* out, ms_weights w, const uint8_t* meta, int64_t n, int64_t k);
+  /* the metadata of a packed matrix; a mask's metadata in the order in which matmul_masked reads it (as many bytes) */
+  ms_status (*nibbles24)(ms_context*, uint8_t* meta, ms_weights packed, int64_t n, int64_t k);
+  ms_status (*codes24)(ms_context*, uint8_t* codes, const uint8_t* meta, int64_t n, int64_t k);
+  /* a patch from a packed parent to the mask `meta`: its size, and its contents, for which `bytes` must be that size */
+  ms_status (*patch_bytes24)(ms_context*, ms_weights packed, const uint8_t* meta, int64_t n, int64_t k,
+                             int64_t* host_bytes);
+  ms_status (*build_patch24)(ms_context*, void* patch, int64_t bytes, ms_weights packed, ms_weights w,
+                             const uint8_t* meta, int64_t n, int64_t k);
 
   /* sampling over one row of logits (V); NaN counts as minus infinity */
   ms_status (*add_sparse)(ms_context*, float* logits, const int32_t* host_ids, const float* host_deltas, int64_t count);

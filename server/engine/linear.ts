@@ -6,7 +6,7 @@ import type { DenseMatrix } from './weights.js';
 /** y (T, rows) ← x (T, cols) · Wᵀ + bias, with W masked where `task` covers this matrix. */
 export function linear(y: Handle, x: Handle, matrix: DenseMatrix, tokens: number, task: TaskWeights | null): void {
   const compacted = task?.matrices[matrix.name];
-  if (compacted) native.matmul24(y, x, compacted.values, compacted.meta, tokens, matrix.rows, matrix.cols);
+  if (compacted) native.matmul24(y, x, compacted.packed, tokens, matrix.rows, matrix.cols);
   else native.matmul(y, x, task?.maskedDense?.[matrix.name] ?? matrix.weight, tokens, matrix.rows, matrix.cols);
   if (matrix.bias !== NO_BUFFER) native.addBias(y, matrix.bias, tokens, matrix.rows);
 }

@@ -4,10 +4,8 @@ import type { Digest } from '../../codec/mask-set.js';
 
 /** A 2:4 matrix as compress24 wrote it. */
 export interface CompactedMatrix {
-  /** (rows, cols/2) bf16 */
-  readonly values: Handle;
-  /** (rows, cols/8) bytes: a nibble a group */
-  readonly meta: Handle;
+  /** rows · cols · 9/8 bytes: the kept weights with their metadata */
+  readonly packed: Handle;
 }
 
 /** A resident task: every masked matrix of the model by Hugging Face parameter name. Others stay dense. */

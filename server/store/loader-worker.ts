@@ -68,24 +68,26 @@ function compactFile({ path, ancestors }: LoadRequest, allocated: Handle[]): Loa
   }
 }
 
-/** values (rows, cols/2) bf16 and meta (rows, cols/8) of one matrix. */
+/** The packed form of one matrix. Its nibbles are needed only meanwhile. */
 function compact({ rows, cols, weight }: MaskableMatrix, nibbles: Uint8Array, allocated: Handle[]): CompactedMatrix {
-  const meta = allocate((rows * cols) / 8, allocated);
-  native.write(meta, 0, nibbles);
-  const values = allocate(rows * cols, allocated);
-  native.compress24(values, weight, meta, rows, cols);
-  return { values, meta };
+  const packed = allocate((rows * cols * 9) / 8);
+  allocated.push(packed);
+  const meta = allocate((rows * cols) / 8);
+  try {
+    native.write(meta, 0, nibbles);
+    native.compress24(packed, weight, meta, rows, cols);
+  } finally {
+    native.free(meta);
+  }
+  return { packed };
 }
 
-function allocate(bytes: number, allocated: Handle[]): Handle {
-  let handle: Handle;
+function allocate(bytes: number): Handle {
   try {
-    handle = native.alloc(bytes);
+    return native.alloc(bytes);
   } catch (error) {
     throw new NoMemory(error instanceof Error ? error.message : String(error));
   }
-  allocated.push(handle);
-  return handle;
 }
 
 class GivenUp extends Error {}

@@ -39,10 +39,7 @@ export function createLoader(model: Pick<ModelInfo, 'base' | 'maskable'>, thread
       }
     },
     free: ({ matrices }) => {
-      for (const { values, meta } of Object.values(matrices)) {
-        native.free(values);
-        native.free(meta);
-      }
+      for (const { packed } of Object.values(matrices)) native.free(packed);
     },
     close: async () => {
       // The thread frees what it has allocated so far before it can be ended.

@@ -48,7 +48,7 @@ export function createResidency(options: ResidencyOptions): CheckedResidency {
   return new LruResidency(budgetBytes, taskBytes(model), registry, loader, waitMs);
 }
 
-/** values (rows, cols/2) bf16 and meta (rows, cols/8) bytes of every matrix: 9/16 of the dense bytes. */
+/** The packed form of every matrix: 9/16 of the dense bytes. */
 function taskBytes({ maskable }: Pick<ModelInfo, 'maskable'>): number {
   return maskable.reduce((sum, { rows, cols }) => sum + rows * cols + (rows * cols) / 8, 0);
 }

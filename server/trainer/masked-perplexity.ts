@@ -42,21 +42,18 @@ function compactTask(
   let bytes = 0;
   for (const matrix of matricesOf(model.weights)) {
     const nibbles = nibblesOf(matrix);
-    const meta = native.alloc(nibbles.length);
-    const values = native.alloc(matrix.rows * matrix.cols);
+    const [meta, packed] = [native.alloc(nibbles.length), native.alloc(nibbles.length * 9)];
     native.write(meta, 0, nibbles);
-    native.compress24(values, weightOf(matrix), meta, matrix.rows, matrix.cols);
-    matrices[matrix.name] = { values, meta };
-    bytes += nibbles.length + matrix.rows * matrix.cols;
+    native.compress24(packed, weightOf(matrix), meta, matrix.rows, matrix.cols);
+    native.free(meta);
+    matrices[matrix.name] = { packed };
+    bytes += nibbles.length * 9;
   }
   return { digest: '', matrices, bytes };
 }
 
 export function freeTask(task: TaskWeights): void {
-  for (const { values, meta } of Object.values(task.matrices)) {
-    native.free(values);
-    native.free(meta);
-  }
+  for (const { packed } of Object.values(task.matrices)) native.free(packed);
   for (const weight of Object.values(task.maskedDense ?? {})) native.free(weight);
 }
 

@@ -87,12 +87,22 @@ const OPS: Readonly<Record<string, readonly Argument[]>> = {
   add: [out('x', 20), input('y', 20), count('n', 5)],
   addBias: [out('x', 40), input('bias', 20), count('rows', 2), count('n', 5)],
   matmul: [out('y', 24), input('x', 128), input('w', 96, 2), count('tokens', 2), count('n', 3), count('k', 16)],
-  matmul24: [
-    out('y', 24),
-    input('x', 128),
-    input('values', 48, 2),
-    input('meta', 6, 1),
-    count('tokens', 2),
+  matmul24: [out('y', 24), input('x', 128), input('packed', 54, 2), count('tokens', 2), count('n', 3), count('k', 16)],
+  matmul24Patched: [
+    out('y', 36),
+    input('x', 192),
+    input('packed', 54, 2),
+    { name: 'patches', kind: 'array', value: new Float64Array(3) },
+    count('tokens', 3),
+    count('n', 3),
+    count('k', 16),
+  ],
+  matmulMasked: [
+    out('y', 36),
+    input('x', 192),
+    input('w', 96, 2),
+    { name: 'masks', kind: 'array', value: new Float64Array(3) },
+    count('tokens', 3),
     count('n', 3),
     count('k', 16),
   ],
@@ -146,7 +156,18 @@ const OPS: Readonly<Record<string, readonly Argument[]>> = {
     count('k', 16),
     number('damp', 0.01),
   ],
-  compress24: [out('values', 48, 2), input('w', 96, 2), input('meta', 6, 1), count('n', 3), count('k', 16)],
+  compress24: [out('packed', 54, 2), input('w', 96, 2), input('meta', 6, 1), count('n', 3), count('k', 16)],
+  nibbles24: [out('meta', 6, 1), input('packed', 54, 2), count('n', 3), count('k', 16)],
+  codes24: [out('codes', 6, 1), input('meta', 6, 1), count('n', 3), count('k', 16)],
+  patchBytes24: [input('packed', 54, 2), input('meta', 6, 1), count('n', 3), count('k', 16)],
+  buildPatch24: [
+    out('patch', 52),
+    input('packed', 54, 2),
+    input('w', 96, 2),
+    input('meta', 6, 1),
+    count('n', 3),
+    count('k', 16),
+  ],
   select24: [out('out', 96, 2), input('w', 96, 2), input('meta', 6, 1), count('n', 3), count('k', 16)],
 };
 
@@ -162,7 +183,7 @@ function call(op: string, args: readonly unknown[]): unknown {
 function rightArguments(op: string, list: readonly Argument[]): unknown[] {
   return list.map((argument) => {
     if (!('bytes' in argument)) return argument.value;
-    const fill = op.endsWith('24') && argument.name === 'meta' ? 0x44 : 0; // zeros name no pattern
+    const fill = op.endsWith('24') && ['meta', 'packed'].includes(argument.name) ? 0x44 : 0; // zeros name no pattern
     return scope.put(new Uint8Array(argument.bytes).fill(fill));
   });
 }
@@ -282,7 +303,13 @@ test('values outside their range are refused by name', () => {
     ['kvWrite', 2, 7, /start \+ tokens of at most capacity = 8 but received 9/],
     ['attention', 4, 7, /start \+ tokens of at most capacity = 8 but received 9/],
     ['attention', 7, 3, /heads to be a multiple of kvHeads but received 4 and 3/],
-    ['matmul24', 6, 12, /k to be a multiple of 8 but received 12/],
+    ['matmul24', 5, 12, /k to be a multiple of 8 but received 12/],
+    ['matmul24Patched', 6, 12, /k to be a multiple of 8/],
+    ['matmulMasked', 6, 12, /k to be a multiple of 8/],
+    ['nibbles24', 3, 12, /k to be a multiple of 8/],
+    ['codes24', 3, 12, /k to be a multiple of 8/],
+    ['patchBytes24', 3, 12, /k to be a multiple of 8/],
+    ['buildPatch24', 5, 12, /k to be a multiple of 8/],
     ['compress24', 4, 12, /k to be a multiple of 8/],
     ['select24', 4, 12, /k to be a multiple of 8/],
     ['scoreMask24', 4, 12, /k to be a multiple of 8/],

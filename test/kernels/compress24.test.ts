@@ -7,15 +7,16 @@ import * as reference from './reference.js';
 import { scoped } from './scope.js';
 
 onEveryIsa(import.meta.url, () => {
-  test('each of the six patterns keeps the two weights it names', () => {
+  test('each of the six patterns keeps the two weights it names, behind the metadata', () => {
     scoped((scope) => {
       const w = scope.put(Uint16Array.from({ length: 48 }, (_, i) => i % 8));
-      const m = scope.put(Uint8Array.from(NIBBLES, (nibble) => nibble | (nibble << 4)));
-      const values = scope.room(48);
-      native.compress24(values, w, m, 6, 8);
+      const meta = Uint8Array.from(NIBBLES, (nibble) => nibble | (nibble << 4));
+      const packed = scope.room(54);
+      native.compress24(packed, w, scope.put(meta), 6, 8);
       const low = ['01', '02', '03', '12', '13', '23'];
       const rows = low.map((pair) => [...pair].map(Number)).flatMap(([a = 0, b = 0]) => [a, b, a + 4, b + 4]);
-      assert.deepEqual([...scope.words(values, 24)], rows);
+      assert.deepEqual([...scope.bytes(packed, 6)], [...meta]);
+      assert.deepEqual([...scope.words(packed, 27)].slice(3), rows);
     });
   });
 
@@ -24,24 +25,32 @@ onEveryIsa(import.meta.url, () => {
       const dense = new Uint16Array(128).fill(0x8000);
       dense.fill(0xffc1, 0, 8);
       const meta = metadata(random(1), 16);
-      const [values, selected] = [scope.room(128), scope.room(256)];
-      native.compress24(values, scope.put(dense), scope.put(meta), 1, 128);
+      const [packed, selected] = [scope.room(144), scope.room(256)];
+      native.compress24(packed, scope.put(dense), scope.put(meta), 1, 128);
       native.select24(selected, scope.put(dense), scope.put(meta), 1, 128);
-      assertSameBits(scope.words(values, 64), reference.compress24(dense, meta), 'compact');
+      assertSameBits(scope.bytes(packed, 144), reference.packed24(dense, meta, 1, 128), 'packed');
       assertSameBits(scope.words(selected, 128), reference.select24(dense, meta), 'selected');
     });
   });
 
-  test('every K that is a multiple of 8 works, whatever it leaves of a register', () => {
+  test('every number of rows and every K that is a multiple of 8 works, whatever it leaves of a tile', () => {
     for (let k = 8; k <= 264; k += 8) {
       scoped((scope) => {
+        const n = 1 + ((k / 8) % 19);
         const next = random(k);
-        const [dense, meta] = [weights(next, 3 * k), metadata(next, (3 * k) / 8)];
-        const [values, selected] = [scope.room(3 * k), scope.room(6 * k)];
-        native.compress24(values, scope.put(dense), scope.put(meta), 3, k);
-        native.select24(selected, scope.put(dense), scope.put(meta), 3, k);
-        assertSameBits(scope.words(values, (3 * k) / 2), reference.compress24(dense, meta), `K=${k}`);
-        assertSameBits(scope.words(selected, 3 * k), reference.select24(dense, meta), `K=${k}`);
+        const [dense, meta] = [weights(next, n * k), metadata(next, (n * k) / 8)];
+        const [w, m] = [scope.put(dense), scope.put(meta)];
+        const [packed, selected, nibbles] = [
+          scope.room((n * k * 9) / 8),
+          scope.room(n * k * 2),
+          scope.room((n * k) / 8),
+        ];
+        native.compress24(packed, w, m, n, k);
+        native.select24(selected, w, m, n, k);
+        native.nibbles24(nibbles, packed, n, k);
+        assertSameBits(scope.bytes(packed, (n * k * 9) / 8), reference.packed24(dense, meta, n, k), `N=${n} K=${k}`);
+        assertSameBits(scope.words(selected, n * k), reference.select24(dense, meta), `N=${n} K=${k}`);
+        assertSameBits(scope.bytes(nibbles, (n * k) / 8), meta, `nibbles of N=${n} K=${k}`);
       });
     }
   });
@@ -65,7 +74,8 @@ onEveryIsa(import.meta.url, () => {
           meta[place >> 1] = place & 1 ? (nibble << 4) | 4 : nibble | 0x40;
           const [w, m] = [scope.put(new Uint16Array(320)), scope.put(meta)];
           const message = new RegExp(`idx0 < idx1.*row ${Math.floor(place / 20)}$`);
-          assert.throws(() => native.compress24(scope.room(320), w, m, 4, 80), { name: 'RangeError', message });
+          assert.throws(() => native.compress24(scope.room(360), w, m, 4, 80), { name: 'RangeError', message });
+          assert.throws(() => native.codes24(scope.room(40), m, 4, 80), { name: 'RangeError', message });
           assert.throws(() => native.select24(scope.room(640), w, m, 4, 80), { name: 'RangeError', message });
         });
       }
@@ -80,7 +90,7 @@ onEveryIsa(import.meta.url, () => {
       const [w, m] = [scope.room(n * k * 2), scope.put(meta)];
       for (const threads of [1, 4]) {
         native.setThreads(threads);
-        assert.throws(() => native.compress24(scope.room(n * k), w, m, n, k), /row 700$/);
+        assert.throws(() => native.compress24(scope.room((n * k * 9) / 8), w, m, n, k), /row 700$/);
       }
     });
   });

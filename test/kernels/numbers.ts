@@ -34,6 +34,12 @@ export function metadata(next: Random, bytes: number): Uint8Array {
   return Uint8Array.from({ length: bytes }, () => nibble() | (nibble() << 4));
 }
 
+/** `meta` with some of its groups' masks changed, mostly by one swap. */
+export function changed(next: Random, meta: Uint8Array, share: number): Uint8Array {
+  const change = (nibble: number): number => (next() < share ? (NIBBLES[Math.floor(next() * 6)] ?? nibble) : nibble);
+  return meta.map((byte) => change(byte & 15) | (change(byte >> 4) << 4));
+}
+
 const word = new DataView(new ArrayBuffer(4));
 
 /** Nearest bf16, ties to even. */

@@ -30,17 +30,71 @@ void Products(int64_t tokens, int64_t n, int64_t k) {
     if (k % 8 != 0) continue;
     SameOnAnyThreads("matmul24", [&](ms_context* ctx) {
       backend->set_exact(ctx, exact);
-      std::vector<uint16_t> values(static_cast<size_t>(n * k / 2)), selected(static_cast<size_t>(n * k));
+      std::vector<uint8_t> packed(static_cast<size_t>(n * k * 9 / 8));
+      std::vector<uint16_t> selected(static_cast<size_t>(n * k));
       std::vector<float> y(static_cast<size_t>(tokens * n)), dense(y.size());
-      Expect(backend->ops.compress24(ctx, values.data(), Bf16(w), meta.data(), n, k) == MS_OK, "compress24", n, k);
+      Expect(backend->ops.compress24(ctx, packed.data(), Bf16(w), meta.data(), n, k) == MS_OK, "compress24", n, k);
       Expect(backend->ops.select24(ctx, selected.data(), Bf16(w), meta.data(), n, k) == MS_OK, "select24", n, k);
-      backend->ops.matmul24(ctx, y.data(), x.data(), Bf16(values), meta.data(), tokens, n, k);
+      backend->ops.matmul24(ctx, y.data(), x.data(), {MS_BF16, 0, packed.data(), nullptr}, tokens, n, k);
       backend->ops.matmul(ctx, dense.data(), x.data(), Bf16(selected), tokens, n, k);
       for (size_t i = 0; i < y.size(); ++i) {
         Expect(std::fabs(y[i] - dense[i]) < 1e-4f * std::sqrt(static_cast<float>(k)), "matmul24 = matmul", tokens, n,
                k);
       }
       return y;
+    });
+  }
+}
+
+// A batch of three tasks and the parent itself: by patches, and by masks of the dense weights.
+void Batches(int64_t tokens, int64_t n, int64_t k) {
+  Random random{static_cast<uint64_t>(tokens * 31 + n * 7 + k)};
+  const auto x = Floats(random, tokens * k);
+  const auto w = Weights(random, n * k);
+  std::vector<std::vector<uint8_t>> metas;
+  for (int task = 0; task < 4; ++task) metas.push_back(Metadata(random, n * k / 8));
+  for (const int exact : {0, 1}) {
+    SameOnAnyThreads("batches", [&](ms_context* ctx) {
+      backend->set_exact(ctx, exact);
+      std::vector<std::vector<uint8_t>> packed, patches, codes;
+      for (const auto& meta : metas) {
+        packed.emplace_back(static_cast<size_t>(n * k * 9 / 8));
+        backend->ops.compress24(ctx, packed.back().data(), Bf16(w), meta.data(), n, k);
+        const ms_weights parent = {MS_BF16, 0, packed[0].data(), nullptr};
+        int64_t bytes = 0;
+        backend->ops.patch_bytes24(ctx, parent, meta.data(), n, k, &bytes);
+        patches.emplace_back(static_cast<size_t>(bytes));
+        Expect(backend->ops.build_patch24(ctx, patches.back().data(), bytes, parent, Bf16(w), meta.data(), n, k) ==
+                   MS_OK,
+               "build_patch24", n, k, bytes);
+        codes.emplace_back(meta.size());
+        Expect(backend->ops.codes24(ctx, codes.back().data(), meta.data(), n, k) == MS_OK, "codes24", n, k);
+        std::vector<uint8_t> nibbles(meta.size());
+        backend->ops.nibbles24(ctx, nibbles.data(), {MS_BF16, 0, packed.back().data(), nullptr}, n, k);
+        Expect(nibbles == meta, "nibbles24", n, k);
+      }
+      std::vector<ms_patch24> patch;
+      std::vector<ms_mask24> mask;
+      std::vector<float> patched(static_cast<size_t>(tokens * n)), masked(patched.size()), single(patched.size());
+      for (int64_t t = 0; t < tokens; ++t) {
+        const size_t task = static_cast<size_t>(t % 4);
+        patch.push_back({task == 0 ? nullptr : patches[task].data(), static_cast<int64_t>(patches[task].size())});
+        mask.push_back({t % 3 == 0 ? packed[task].data() : codes[task].data(), t % 3 == 0});
+        backend->ops.matmul24(ctx, single.data() + t * n, x.data() + t * k,
+                              {MS_BF16, 0, packed[task].data(), nullptr}, 1, n, k);
+      }
+      Expect(backend->ops.matmul24_patched(ctx, patched.data(), x.data(), {MS_BF16, 0, packed[0].data(), nullptr},
+                                           patch.data(), tokens, n, k) == MS_OK,
+             "matmul24_patched", tokens, n, k);
+      Expect(backend->ops.matmul_masked(ctx, masked.data(), x.data(), Bf16(w), mask.data(), tokens, n, k) == MS_OK,
+             "matmul_masked", tokens, n, k);
+      for (size_t i = 0; i < single.size(); ++i) {
+        const float close = 1e-4f * std::sqrt(static_cast<float>(k));
+        Expect(std::fabs(patched[i] - single[i]) < close, "matmul24_patched = matmul24", tokens, n, k);
+        Expect(std::fabs(masked[i] - single[i]) < close, "matmul_masked = matmul24", tokens, n, k);
+      }
+      patched.insert(patched.end(), masked.begin(), masked.end());
+      return patched;
     });
   }
 }
@@ -135,13 +189,13 @@ void Pruning(int64_t tokens, int64_t n, int64_t k) {
 void BadData() {
   Context ctx(3);
   const int64_t n = 2000, k = 512;
-  std::vector<uint16_t> w(static_cast<size_t>(n * k)), values(w.size() / 2);
-  std::vector<uint8_t> meta(w.size() / 8, 0x44);
+  std::vector<uint16_t> w(static_cast<size_t>(n * k));
+  std::vector<uint8_t> meta(w.size() / 8, 0x44), packed(w.size() / 8 * 9);
   meta[static_cast<size_t>(1234 * (k / 8))] = 0x45;
-  Expect(backend->ops.compress24(ctx, values.data(), Bf16(w), meta.data(), n, k) == MS_BAD_DATA, "a bad nibble");
+  Expect(backend->ops.compress24(ctx, packed.data(), Bf16(w), meta.data(), n, k) == MS_BAD_DATA, "a bad nibble");
   Expect(std::strstr(backend->last_error(ctx), "row 1234") != nullptr, "its row");
   const ms_weights unknown = {MS_I4, 32, w.data(), nullptr};
-  Expect(backend->ops.compress24(ctx, values.data(), unknown, meta.data(), n, k) == MS_UNSUPPORTED, "an unknown type");
+  Expect(backend->ops.compress24(ctx, packed.data(), unknown, meta.data(), n, k) == MS_UNSUPPORTED, "an unknown type");
 }
 
 // Contexts of different threads share nothing: both pools at work at once.
@@ -173,6 +227,9 @@ int main(int argc, char** argv) {
     for (const int64_t tokens : {1, 2, 3, 5, 13}) Products(tokens, 11, k);
   }
   Products(3, 300, 4160);
+  Products(8, 300, 4160);
+  for (const int64_t k : {8, 64, 72, 200, 1000}) Batches(5, 13, k);
+  Batches(9, 300, 16448);
   for (const int64_t head_dim : {1, 6, 20, 64, 80}) {
     Attention(0, 1, 3, 1, head_dim, 0);
     Attention(61, 9, 4, 2, head_dim, 0);

@@ -20,11 +20,31 @@ export function kept(byte: number): number[] {
   return [byte & 3, (byte >> 2) & 3, 4 + ((byte >> 4) & 3), 4 + (byte >> 6)];
 }
 
-/** values (N, K/2): the kept words, in order. */
-export function compress24(w: Uint16Array, meta: Uint8Array): Uint16Array {
-  const values: number[] = [];
-  meta.forEach((byte, b) => values.push(...kept(byte).map((i) => at(w, 8 * b + i))));
-  return Uint16Array.from(values);
+/**
+ * The CPU's packed form, written from its description (kernels/cpu/packed24.h): groups of 8 rows by blocks of 64 columns, a tile's
+ * metadata before its values; in a whole block the even and the odd words of each half are 8 consecutive values.
+ */
+export function packed24(w: Uint16Array, meta: Uint8Array, n: number, k: number): Uint8Array {
+  const bytes: number[] = [];
+  const halfWord = (word: number): void => void bytes.push(word & 255, word >> 8);
+  for (let group = 0; group < n; group += 8) {
+    const rows = Array.from({ length: Math.min(8, n - group) }, (_, r) => group + r);
+    for (let column = 0; column < k; column += 64) {
+      const columns = Math.min(64, k - column);
+      const metaOf = (row: number): Uint8Array =>
+        meta.subarray((row * k + column) / 8, (row * k + column + columns) / 8);
+      for (const row of rows) bytes.push(...metaOf(row));
+      for (const row of rows) {
+        const values: number[] = [];
+        metaOf(row).forEach((byte, b) => values.push(...kept(byte).map((i) => at(w, row * k + column + 8 * b + i))));
+        if (columns < 64) values.forEach(halfWord);
+        else
+          for (const half of [0, 16])
+            for (let j = 0; j < 8; j++) for (const odd of [0, 8]) halfWord(at(values, half + odd + j));
+      }
+    }
+  }
+  return Uint8Array.from(bytes);
 }
 
 /** The dense matrix with 0 where nothing is kept. */

@@ -92,18 +92,16 @@ function compact(model: Model, { masks }: MaskSet): TaskWeights {
     const mask = masks.find((each) => each.name === name);
     if (!mask) throw new Error(`expected a mask for ${name}`);
     const meta = native.alloc((rows * cols) / 8);
-    const values = native.alloc(rows * cols);
+    const packed = native.alloc((rows * cols * 9) / 8);
     native.write(meta, 0, symbolsToNibbles(mask.symbols));
-    native.compress24(values, weight, meta, rows, cols);
-    matrices[name] = { values, meta };
+    native.compress24(packed, weight, meta, rows, cols);
+    native.free(meta);
+    matrices[name] = { packed };
     bytes += (rows * cols * 9) / 8;
   }
   return { digest: '0'.repeat(64), matrices, bytes };
 }
 
 function free({ matrices }: TaskWeights): void {
-  for (const { values, meta } of Object.values(matrices)) {
-    native.free(values);
-    native.free(meta);
-  }
+  for (const { packed } of Object.values(matrices)) native.free(packed);
 }

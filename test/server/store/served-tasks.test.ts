@@ -5,7 +5,7 @@ import { decodeMaskSet } from '../../../codec/decode.js';
 import { native } from '../../../kernels/index.js';
 import { createResidency } from '../../../server/store/residency.js';
 import type { Lease } from '../../../server/store/types.js';
-import { keptWeights, nativeModel, readValues } from './native-model.js';
+import { compactedBytes, nativeModel, readPacked } from './native-model.js';
 import { publish, refusal } from './registry-calls.js';
 import { digestOf, MATRICES, randomFrom, sampleContainer } from './sample-masks.js';
 import { openTemporaryStore } from './temporary-store.js';
@@ -35,7 +35,7 @@ test('tasks published, loaded, evicted and overridden under random load give the
   const { stream } = await registry.read(leases[0]!.weights.digest);
   const container = Buffer.concat((await stream.toArray()) as Buffer[]);
   for (const { name, symbols } of decodeMaskSet(container).masks) {
-    assert.deepEqual(readValues(leases[0]!.weights.matrices[name]!), keptWeights(model.dense.get(name)!, symbols));
+    assert.deepEqual(readPacked(leases[0]!.weights.matrices[name]!), compactedBytes(model, name, symbols));
   }
   for (const lease of leases) lease.release();
   assert.ok(residency.stats().evictions > 10);

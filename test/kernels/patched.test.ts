@@ -1,0 +1,223 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
+import { onEveryIsa } from './every-isa.js';
+import { assertSameBits, changed, floats, metadata, random, relativeError, weights, type Random } from './numbers.js';
+import { scoped, type Scope } from './scope.js';
+
+/** T, N, K: tails of rows and columns, and a K of two sections of a patch. */
+const SHAPES: readonly (readonly [number, number, number])[] = [
+  [1, 1, 8],
+  [2, 9, 64],
+  [3, 8, 72],
+  [5, 17, 136],
+  [8, 40, 704],
+  [11, 24, 1000],
+  [2, 2, 2 ** 18 + 200],
+];
+
+/** Of sums of some thousand products; where all of a long row changes, a few hundred thousand are added and taken away. */
+const TOLERANCE = 2e-6;
+const LONG_TOLERANCE = 2e-5;
+
+onEveryIsa(import.meta.url, () => {
+  for (const precision of ['bf16', 'f32'] as const) {
+    test(`a batch in ${precision} through patches equals each child compacted, to fp32 rounding`, () => {
+      for (const [tokens, n, k] of SHAPES) {
+        for (const churn of [0, 0.02, 1]) {
+          scoped((scope) => {
+            native.setPrecision(precision);
+            const batch = makeBatch(scope, tokens, n, k, churn);
+            const error = relativeError(batch.patched(0, tokens), batch.compacted());
+            assert.ok(
+              error < (k < 2 ** 18 ? TOLERANCE : LONG_TOLERANCE),
+              `T=${tokens} N=${n} K=${k} churn ${churn}: error ${error}`,
+            );
+          });
+        }
+      }
+    });
+
+    test(`a row of a patched batch in ${precision} has the same bits in every batch and on any number of threads`, () => {
+      scoped((scope) => {
+        native.setPrecision(precision);
+        const [tokens, n, k] = [13, 300, 1000];
+        const batch = makeBatch(scope, tokens, n, k, 0.03);
+        native.setThreads(1);
+        const whole = batch.patched(0, tokens);
+        for (const threads of [1, 2, 3, 8]) {
+          native.setThreads(threads);
+          for (const count of [1, 2, 5, 13]) {
+            for (let first = 0; first + count <= tokens; first += count) {
+              const rows = whole.slice(first * n, (first + count) * n);
+              assertSameBits(batch.patched(first, count), rows, `${threads} threads, tokens ${first}+${count}`);
+            }
+          }
+        }
+        native.setThreads(0);
+      });
+    });
+  }
+
+  test('a patch of nothing but swaps of one weight takes 6½ bytes each, 4 a row, and 36', () => {
+    scoped((scope) => {
+      const [n, k] = [64, 512];
+      const meta = metadata(random(3), (n * k) / 8).fill(0x44);
+      const packed = compacted(scope, new Uint16Array(n * k), meta, n, k);
+      const child = Uint8Array.from(meta, (byte, i) => (i % 40 === 0 ? 0x48 : byte));
+      // Bytes 0, 40, 80, … of rows of 64 bytes.
+      const perRow = Array.from(
+        { length: n },
+        (_, r) => child.slice(64 * r, 64 * r + 64).filter((b) => b === 0x48).length,
+      );
+      const bytes = perRow.reduce((sum, swaps) => sum + 6 * swaps + Math.ceil(swaps / 2), 0);
+      assert.equal(native.patchBytes24(packed, scope.put(child), n, k), 32 + 4 * (n + 1) + bytes + 4);
+    });
+  });
+
+  test('1.5% changed groups take less than 4% of the compacted copy, also in a narrow matrix', () => {
+    for (const [n, k] of [
+      [704, 256],
+      [256, 704],
+      [512, 2048],
+    ] as const) {
+      scoped((scope) => {
+        const next = random(k);
+        const meta = metadata(next, (n * k) / 8);
+        const packed = compacted(scope, weights(next, n * k), meta, n, k);
+        // A sixth of the random draws leave the group as it was.
+        const child = changed(next, meta, 0.015 * 1.2);
+        const share = native.patchBytes24(packed, scope.put(child), n, k) / ((n * k * 9) / 8);
+        assert.ok(share > 0.02 && share < 0.045, `${n}x${k}: ${share}`);
+      });
+    }
+  });
+
+  test('infinities and NaNs of the activations give what the child, compacted, gives', () => {
+    scoped((scope) => {
+      const [tokens, n, k] = [6, 20, 200];
+      const x = floats(random(5), tokens * k);
+      [Infinity, -Infinity, NaN, Infinity].forEach((bad, t) => (x[t * k + 37 * t] = bad));
+      const batch = makeBatch(scope, tokens, n, k, 0.5, x);
+      assert.deepEqual(kinds(batch.patched(0, tokens)), kinds(batch.compacted()));
+    });
+  });
+
+  test('infinite weights may stay or come in, and are refused where a patch would take them out', () => {
+    scoped((scope) => {
+      const dense = new Uint16Array(4 * 64).fill(0x3f80);
+      const meta = new Uint8Array(32).fill(0x44); // positions 0 and 1
+      dense[64 + 2] = 0x7f80;
+      const [w, packed] = [scope.put(dense), compacted(scope, dense, meta, 4, 64)];
+      const child = Uint8Array.from(meta);
+      child[8] = 0x48; // row 1: 2 for 1
+      const patch = patchTo(scope, packed, w, child, 4, 64);
+      const [y, x] = [scope.room(16), scope.put(new Float32Array(64).fill(1))];
+      native.matmul24Patched(y, x, packed, Float64Array.of(patch), 1, 4, 64);
+      assert.deepEqual([...scope.floats(y, 4)], [32, Infinity, 32, 32]);
+      dense[128 + 1] = 0xff80;
+      native.write(w, 0, dense);
+      child[16] = 0x48;
+      const m = scope.put(child);
+      const room = scope.room(native.patchBytes24(packed, m, 4, 64));
+      const message = /^buildPatch24: expected finite weights .* row 2; compact this mask instead$/;
+      assert.throws(() => native.buildPatch24(room, packed, w, m, 4, 64), { name: 'RangeError', message });
+      const unusable = /^matmul24Patched: expected patches that buildPatch24 made for a matrix of 4 x 64/;
+      assert.throws(() => native.matmul24Patched(y, x, packed, Float64Array.of(room), 1, 4, 64), { message: unusable });
+    });
+  });
+
+  test('what is not a patch of this matrix is refused', () => {
+    scoped((scope) => {
+      const next = random(7);
+      const meta = metadata(next, 64);
+      const dense = weights(next, 512);
+      const [w, packed] = [scope.put(dense), compacted(scope, dense, meta, 8, 64)];
+      const patch = patchTo(scope, packed, w, changed(next, meta, 0.5), 8, 64);
+      const short = native.view(patch, 0, native.byteLength(patch) - 1);
+      const [y, x] = [scope.room(4 * 1024), scope.room(4 * 1024)];
+      const message = /^matmul24Patched: expected patches that buildPatch24 made/;
+      for (const bad of [w, short, scope.room(1 << 12)]) {
+        assert.throws(() => native.matmul24Patched(y, x, packed, Float64Array.of(bad), 1, 8, 64), { message });
+      }
+      assert.throws(() => native.matmul24Patched(y, x, packed, Float64Array.of(patch), 1, 4, 128), { message });
+      const stale = native.alloc(8);
+      native.free(stale);
+      assert.throws(() => native.matmul24Patched(y, x, packed, Float64Array.of(0, stale), 2, 8, 64), {
+        name: 'TypeError',
+        message: /patches to name a live buffer/,
+      });
+      native.free(short);
+    });
+  });
+});
+
+interface Batch {
+  /** Rows [first, first + count) through their patches. */
+  patched(first: number, count: number): Float32Array;
+  /** Each row through its child, compacted. */
+  compacted(): Float32Array;
+}
+
+/** Every third row is the parent's own, every fourth repeats the patch before it. */
+function makeBatch(scope: Scope, tokens: number, n: number, k: number, churn: number, given?: Float32Array): Batch {
+  const next = random(tokens * 1000 + k + Math.round(churn * 100));
+  const x = given ?? floats(next, tokens * k);
+  const dense = weights(next, n * k);
+  const parent = metadata(next, (n * k) / 8);
+  const [w, packed] = [scope.put(dense), compacted(scope, dense, parent, n, k)];
+  const children: Uint8Array[] = [];
+  const patches: Handle[] = [];
+  for (let t = 0; t < tokens; t++) children.push(childOf(next, t, parent, children, churn));
+  children.forEach((child, t) => {
+    const same = t > 0 && child === children[t - 1];
+    patches.push(
+      child === parent ? NO_BUFFER : same ? (patches[t - 1] as Handle) : patchTo(scope, packed, w, child, n, k),
+    );
+  });
+  return {
+    patched: (first, count) => {
+      const y = scope.room(count * n * 4);
+      const rows = scope.put(x.slice(first * k, (first + count) * k));
+      native.matmul24Patched(y, rows, packed, Float64Array.from(patches.slice(first, first + count)), count, n, k);
+      return scope.floats(y, count * n);
+    },
+    compacted: () => {
+      const out = new Float32Array(tokens * n);
+      children.forEach((child, t) => {
+        const y = scope.room(n * 4);
+        native.matmul24(y, scope.put(x.slice(t * k, (t + 1) * k)), compacted(scope, dense, child, n, k), 1, n, k);
+        out.set(scope.floats(y, n), t * n);
+      });
+      return out;
+    },
+  };
+}
+
+function childOf(
+  next: Random,
+  t: number,
+  parent: Uint8Array,
+  before: readonly Uint8Array[],
+  churn: number,
+): Uint8Array {
+  if (t % 3 === 2) return parent;
+  return t % 4 === 1 ? (before[t - 1] as Uint8Array) : changed(next, parent, churn);
+}
+
+function compacted(scope: Scope, dense: Uint16Array, meta: Uint8Array, n: number, k: number): Handle {
+  const packed = scope.room((n * k * 9) / 8);
+  native.compress24(packed, scope.put(dense), scope.put(meta), n, k);
+  return packed;
+}
+
+function patchTo(scope: Scope, packed: Handle, w: Handle, child: Uint8Array, n: number, k: number): Handle {
+  const meta = scope.put(child);
+  const patch = scope.room(native.patchBytes24(packed, meta, n, k));
+  native.buildPatch24(patch, packed, w, meta, n, k);
+  return patch;
+}
+
+function kinds(row: Float32Array): (number | string)[] {
+  return Array.from(row, (y) => (Number.isFinite(y) ? 'finite' : y));
+}
