@@ -3,10 +3,16 @@ import { Evaluation } from '../../server/engine/evaluate.js';
 import type { Model } from '../../server/engine/model.js';
 import type { TaskWeights } from '../../server/engine/types.js';
 import { readSource } from '../../server/trainer/corpus.js';
-import type { SensitivityOptions } from './commands/sensitivity.js';
 import { openModel, openTask } from './local-model.js';
 import type { Progress } from './progress.js';
-import { WINDOW_TOKENS } from './text-options.js';
+import { type TextOptions, WINDOW_TOKENS } from './text-options.js';
+
+export interface LayerScoreOptions extends TextOptions {
+  readonly task: string;
+  readonly mask?: string;
+  readonly data: readonly string[];
+  readonly windows: number;
+}
 
 export interface LayerScore {
   /** `model.layers.3`, or `none` and `all`. */
@@ -18,7 +24,7 @@ export interface LayerScore {
 }
 
 /** First nothing masked, then each layer alone, then all. */
-export async function scoreLayers(options: SensitivityOptions, progress: Progress): Promise<LayerScore[]> {
+export async function scoreLayers(options: LayerScoreOptions, progress: Progress): Promise<LayerScore[]> {
   const model = openModel(options);
   try {
     const texts = options.data.map((pattern) => readSource(pattern).documents);
@@ -58,7 +64,7 @@ function perplexity(
   model: Model,
   documents: readonly string[],
   weights: TaskWeights | null,
-  { windows, separator, bos }: SensitivityOptions,
+  { windows, separator, bos }: LayerScoreOptions,
 ): number {
   const text = {
     documents,

@@ -17,13 +17,27 @@ import { sampleWindows } from '../../server/trainer/calibrate.js';
 import { readSource } from '../../server/trainer/corpus.js';
 import { freeTask, maskedTask } from '../../server/trainer/masked-perplexity.js';
 import { isTwoOfFour } from '../../server/trainer/n-of-m.js';
-import { oneShotMask } from '../../server/trainer/one-shot.js';
-import type { EvalOptions } from './commands/eval.js';
-import type { PruneOptions } from './commands/prune.js';
+import { oneShotMask, type OneShotMethod } from '../../server/trainer/one-shot.js';
 import { checkMaskFile } from './mask-file.js';
 import { DEFAULT_MODEL } from './package-root.js';
 import type { Progress } from './progress.js';
 import { type TextOptions, WINDOW_TOKENS } from './text-options.js';
+
+export interface OneShotOptions extends TextOptions {
+  readonly method: OneShotMethod;
+  readonly data: readonly string[];
+  /** Calibration windows. */
+  readonly samples: number;
+  /** Tokens of a window. */
+  readonly seq: number;
+  readonly seed: number;
+  readonly damp: number;
+}
+
+export interface ScoreOptions extends TextOptions {
+  /** Windows to score; undefined: as many as the text fills. */
+  readonly windows?: number;
+}
 
 /** Times the tokens that calibration sees: enough for windows that seldom overlap. */
 const TOKENS_TO_DRAW_FROM = 4;
@@ -33,7 +47,7 @@ export function openModel({ model, threads }: TextOptions): Model {
 }
 
 /** Prunes `model` as the options say. Returns the container's bytes. */
-export function oneShotContainer(model: Model, options: PruneOptions, progress: Progress): Uint8Array {
+export function oneShotContainer(model: Model, options: OneShotOptions, progress: Progress): Uint8Array {
   const { method, damp } = options;
   const windows = method === 'magnitude' ? [] : calibrationWindows(model, options, progress);
   const set = oneShotMask(model, {
@@ -54,7 +68,7 @@ export function evaluateLocally(
   model: Model,
   task: LocalTask,
   documents: readonly string[],
-  { windows, separator, bos }: EvalOptions,
+  { windows, separator, bos }: ScoreOptions,
   progress: Progress,
 ): EvaluateResult {
   return evaluate(
@@ -114,7 +128,7 @@ function maskedDenseTask(model: Model, path: string): TaskWeights {
 }
 
 /** `samples` windows of `seq` tokens, each drawn from one of the --data arguments, all alike. */
-function calibrationWindows(model: Model, options: PruneOptions, progress: Progress): Int32Array[] {
+function calibrationWindows(model: Model, options: OneShotOptions, progress: Progress): Int32Array[] {
   const { data, separator, bos, samples, seq, seed } = options;
   // Tokenising is slow beside drawing windows: of a large corpus only documents drawn by the seed are read.
   const limit = Math.max(seq + 1, Math.ceil((TOKENS_TO_DRAW_FROM * samples * seq) / data.length));

@@ -6,16 +6,15 @@ import type { Source } from '../../../server/trainer/corpus.js';
 import { connect } from '../connection.js';
 import { UsageError } from '../failure.js';
 import type { GlobalOptions } from '../global-options.js';
+import type { ScoreOptions } from '../local-model.js';
 import { integer } from '../numbers.js';
 import { formatCount, printJson, printTable } from '../output.js';
 import { type Progress, withProgress } from '../progress.js';
-import { addTextOptions, type TextOptions, WINDOW_TOKENS } from '../text-options.js';
+import { addTextOptions, WINDOW_TOKENS } from '../text-options.js';
 
-export interface EvalOptions extends TextOptions {
+interface EvalOptions extends ScoreOptions {
   readonly task: readonly string[];
   readonly data: readonly string[];
-  /** Windows to score; undefined: as many as the text fills. */
-  readonly windows?: number;
   readonly local?: true;
   readonly mask?: string;
 }

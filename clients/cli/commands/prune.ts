@@ -7,23 +7,16 @@ import { checkOwnTaskName } from '../../../server/store/task-name.js';
 import { checkServerBase, connect, curlLine } from '../connection.js';
 import { UsageError } from '../failure.js';
 import type { GlobalOptions } from '../global-options.js';
+import type { OneShotOptions } from '../local-model.js';
 import { checkWritable, writeNewFile } from '../new-file.js';
 import { integer, number } from '../numbers.js';
 import { formatCount, printFields, printJson, printLine } from '../output.js';
 import { withProgress } from '../progress.js';
-import { addTextOptions, type TextOptions, WINDOW_TOKENS } from '../text-options.js';
+import { addTextOptions, WINDOW_TOKENS } from '../text-options.js';
 
 const METHODS: readonly OneShotMethod[] = ['magnitude', 'wanda', 'sparsegpt'];
 
-export interface PruneOptions extends TextOptions {
-  readonly method: OneShotMethod;
-  readonly data: readonly string[];
-  /** Calibration windows. */
-  readonly samples: number;
-  /** Tokens of a window. */
-  readonly seq: number;
-  readonly seed: number;
-  readonly damp: number;
+interface PruneOptions extends OneShotOptions {
   readonly out?: string;
   readonly task?: string;
 }

@@ -4,16 +4,9 @@ import type { GlobalOptions } from '../global-options.js';
 import { integer } from '../numbers.js';
 import { printJson, printTable } from '../output.js';
 import { withProgress } from '../progress.js';
-import type { LayerScore } from '../layer-scores.js';
-import { addTextOptions, type TextOptions } from '../text-options.js';
+import type { LayerScore, LayerScoreOptions } from '../layer-scores.js';
+import { addTextOptions } from '../text-options.js';
 import { relative } from '../training-report.js';
-
-export interface SensitivityOptions extends TextOptions {
-  readonly task: string;
-  readonly mask?: string;
-  readonly data: readonly string[];
-  readonly windows: number;
-}
 
 export function addSensitivity(program: Command): void {
   const command = program
@@ -29,7 +22,7 @@ export function addSensitivity(program: Command): void {
   addTextOptions(command)
     .addHelpText('after', EXAMPLES)
     .action(async (_options: object, command: Command) => {
-      const options = command.optsWithGlobals<SensitivityOptions & GlobalOptions>();
+      const options = command.optsWithGlobals<LayerScoreOptions & GlobalOptions>();
       const { scoreLayers } = await import('../layer-scores.js');
       const scores = await withProgress('scoring', (progress) => scoreLayers(options, progress));
       if (options.json) printJson(scores);
