@@ -16,6 +16,8 @@ export interface Budget {
   readonly gumbelRate: number;
   /** Domains that masks are learned for, the first of all; the tables average over the same ones. */
   readonly taskDomains: number;
+  /** Steps of the sweep's runs. */
+  readonly sweepSteps: readonly number[];
   readonly sweepTravels: readonly number[];
   readonly sweepSeeds: readonly number[];
 }
@@ -34,6 +36,7 @@ export const QUICK: Budget = {
   fineTuneSteps: 16,
   gumbelRate: 1.5e-3,
   taskDomains: 2,
+  sweepSteps: [16, 32],
   sweepTravels: [1, 1.5, 3],
   sweepSeeds: [0],
 };
@@ -49,6 +52,7 @@ export const FULL: Budget = {
   fineTuneSteps: 100,
   gumbelRate: 5e-3,
   taskDomains: Infinity,
+  sweepSteps: [100, 400],
   sweepTravels: [2, 4, 8, 16, 32],
   sweepSeeds: [0, 1, 2],
 };

@@ -1,9 +1,11 @@
 /**
- * `npm run reproduce -- [--full] [--only TABLE|curve]… [--sweep] [--data DIR] [--model DIR] [--cache DIR] [--json FILE] [--threads N]`: trains and prints this project's own versions of the tables of the
+ * `npm run reproduce -- [--full] [--only TABLE|curve]… [--sweep] [--data DIR] [--model DIR] [--cache DIR] [--json FILE] [--plot FILE] [--threads N]`: trains and prints this project's own versions of the tables of the
  * MaskLLM paper (arXiv 2409.17481) on models/tiny: perplexity on the valid text of DIR's domains. Quick unless --full. Finished cells are kept in the cache, so a run that was stopped goes on.
  */
 import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { checkPicture, writePicture } from '../../clients/cli/pictures/svg.js';
 import { loadModel } from '../../server/engine/model.js';
 import { hardware, hardwareLine } from '../bench/hardware.js';
 import { TINY } from '../tiny.js';
@@ -11,6 +13,7 @@ import { FULL, QUICK, WINDOW_TOKENS, type Budget } from './budget.js';
 import { CellCache } from './cell-cache.js';
 import { CellRunner } from './cell-runner.js';
 import { describe, type Cell, type CellResult } from './cells.js';
+import { curvePicture } from './curve-picture.js';
 import { readDomains, type Domains } from './domains.js';
 import { paperTables, TABLE_IDS, type Table } from './paper-tables.js';
 import { filled, sweepText, tableText, type PrintedTable } from './print.js';
@@ -25,9 +28,14 @@ const { values } = parseArgs({
     model: { type: 'string', default: TINY },
     cache: { type: 'string', default: '.maskserve/reproduce' },
     json: { type: 'string' },
+    plot: { type: 'string' },
     threads: { type: 'string', default: '0' },
   },
 });
+
+const CURVE = 'curve';
+/** The picture of that table. */
+const PLOT = values.plot ?? join(values.cache, 'curve.svg');
 
 try {
   await reproduce();
@@ -38,6 +46,7 @@ try {
 
 async function reproduce(): Promise<void> {
   const budget = values.full ? FULL : QUICK;
+  if (values.plot !== undefined) await checkPicture(values.plot, '--plot', ['png', 'svg']);
   const wanted = wantedTables(values.only);
   const domains = readDomains(values.data);
   const model = loadModel(values.model, { threads: Number(values.threads) });
@@ -60,11 +69,19 @@ async function tables(all: readonly Table[], wanted: ReadonlySet<string>, comput
   const printed: PrintedTable[] = [];
   for (const table of all.filter(({ id }) => wanted.has(id))) {
     const cells = table.rows.flatMap(({ values }) => values.flatMap(({ parts }) => parts.map(({ cell }) => cell)));
-    const whole = filled(table, await compute(cells));
+    const resultOf = await compute(cells);
+    const whole = filled(table, resultOf);
     console.log(tableText(whole));
+    if (table.id === CURVE) await draw(curvePicture(table, resultOf));
     printed.push(whole);
   }
   return printed;
+}
+
+async function draw(svg: string | undefined): Promise<void> {
+  if (svg === undefined) return console.log('no mask changed: nothing to draw\n');
+  await writePicture(PLOT, svg);
+  console.log(`drawn in ${PLOT}\n`);
 }
 
 async function sweep(budget: Budget, compute: Compute): Promise<SweepLine[]> {

@@ -232,6 +232,7 @@ function curve(plan: Plan): Table {
     id: 'curve',
     title: `perplexity against bits per parameter: straight-through transfers from general (${plan.domains.join(', ')})`,
     rows: [
+      row('dense', () => ({ kind: 'dense' })),
       row('general', () => general),
       ...CURVE_BITS.map((maxBits) =>
         row(maxBits === undefined ? 'no bound' : `at most ${maxBits}`, (domain) =>

@@ -59,11 +59,24 @@ export function tableText({ table, title, rows }: PrintedTable): string {
 }
 
 export function sweepText(lines: readonly SweepLine[]): string {
-  const header = ['method', 'loss', 'travel', 'lr', 'PPL', 'least', 'largest', 'seeds', 'changed', 'bits/param'];
+  const header = [
+    'method',
+    'loss',
+    'steps',
+    'travel',
+    'lr',
+    'PPL',
+    'least',
+    'largest',
+    'seeds',
+    'changed',
+    'bits/param',
+  ];
   const sorted = [...lines].sort((a, b) => a.perplexity - b.perplexity);
   const rows = sorted.map((line) => [
     line.method,
     line.loss,
+    String(line.steps),
     String(line.travel),
     line.learningRate.toPrecision(2),
     decimal(line.perplexity),
@@ -72,7 +85,7 @@ export function sweepText(lines: readonly SweepLine[]): string {
     String(line.seeds),
     ...rateText(line),
   ]);
-  const settings = sorted.map((line) => `  ${line.method} ${line.loss} ${line.travel}: ${line.settings}`);
+  const settings = sorted.map((line) => `  ${line.method} ${line.loss} ${line.steps} ${line.travel}: ${line.settings}`);
   return [
     'Sweep: general masks from one SparseGPT mask, best first',
     ...aligned([header, ...rows]),

@@ -1,4 +1,4 @@
-/** The sweep that decides defaults: how far logits may travel × method × loss × seeds, each from the same SparseGPT mask. */
+/** The sweep that decides defaults: how far logits may travel × steps × method × loss × seeds, each from the same SparseGPT mask. */
 import { maskTrainingDefaults } from '../../server/trainer/defaults.js';
 import { peakLearningRate } from '../../server/trainer/run-learner.js';
 import type { TrainLoss, TrainMethod } from '../../server/trainer/types.js';
@@ -12,6 +12,7 @@ const LOSSES: readonly TrainLoss[] = ['lm', 'kl', 'mix'];
 export interface SweepPoint {
   readonly method: TrainMethod;
   readonly loss: TrainLoss;
+  readonly steps: number;
   readonly travel: number;
   readonly cells: readonly LearnedCell[];
 }
@@ -33,23 +34,27 @@ export interface SweepLine extends Omit<SweepPoint, 'cells'> {
 export function sweepPoints(budget: Budget): SweepPoint[] {
   return METHODS.flatMap((method) =>
     LOSSES.flatMap((loss) =>
-      budget.sweepTravels.map((travel) => ({
-        method,
-        loss,
-        travel,
-        cells: budget.sweepSeeds.map((seed) => sweepCell(budget, { method, loss, travel, seed })),
-      })),
+      budget.sweepSteps.flatMap((steps) =>
+        budget.sweepTravels.map((travel) => {
+          const point = { method, loss, steps, travel };
+          return { ...point, cells: budget.sweepSeeds.map((seed) => sweepCell(budget, { ...point, seed })) };
+        }),
+      ),
     ),
   );
 }
 
 /** `results`: of the point's cells. */
-export function sweepLine({ method, loss, travel, cells }: SweepPoint, results: readonly CellResult[]): SweepLine {
+export function sweepLine(
+  { method, loss, steps, travel, cells }: SweepPoint,
+  results: readonly CellResult[],
+): SweepLine {
   const averages = results.map(({ perplexities }) => mean(Object.values(perplexities)));
   const [first] = cells as [LearnedCell, ...LearnedCell[]];
   return {
     method,
     loss,
+    steps,
     travel,
     learningRate: peakLearningRate(first.settings),
     settings: describe(first),
@@ -67,8 +72,8 @@ export function mean(values: readonly number[]): number {
 }
 
 function sweepCell(
-  { generalSteps, batch, seq, calibrationWindows }: Budget,
-  { method, loss, travel, seed }: Pick<SweepPoint, 'method' | 'loss' | 'travel'> & { readonly seed: number },
+  { batch, seq, calibrationWindows }: Budget,
+  { method, loss, steps, travel, seed }: Omit<SweepPoint, 'cells'> & { readonly seed: number },
 ): LearnedCell {
   const defaults = { ...maskTrainingDefaults(method, false), learningRate: undefined }; // by travel
   return {
@@ -79,7 +84,7 @@ function sweepCell(
       loss,
       travel,
       seed,
-      steps: generalSteps,
+      steps,
       batch,
       seq,
       evaluateEvery: 0,

@@ -6,8 +6,10 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import type { MaskSet } from '../../codec/mask-set.js';
 import { FULL, QUICK } from './budget.js';
+import { labelsOf } from '../clients/cli/pictures-decoded.js';
 import { CellCache } from './cell-cache.js';
 import { describe, type Cell, type CellResult } from './cells.js';
+import { curvePicture } from './curve-picture.js';
 import { paperTables, TABLE_IDS, type Table } from './paper-tables.js';
 import { filled, tableText } from './print.js';
 import { sweepPoints } from './sweep.js';
@@ -36,7 +38,7 @@ test('full learns a mask for every domain, quick for the first ones', () => {
     tables.find(({ id }) => id === '5')?.rows.at(-1)?.values[0]?.parts.length ?? 0;
   assert.equal(domains(paperTables(FULL, DOMAINS)), 3);
   assert.equal(domains(paperTables(QUICK, DOMAINS)), 2);
-  assert.equal(sweepPoints(FULL).length, 2 * 3 * 5);
+  assert.equal(sweepPoints(FULL).length, 2 * 3 * 5 * 2);
 });
 
 test('a value is the mean over its domains, and its row says the settings and the paper’s figure', () => {
@@ -79,4 +81,46 @@ test('a finished cell and its mask come back from the cache, under the same cond
   assert.equal(new CellCache(folder, { ...conditions, windows: 8 }).result(cell), undefined);
   assert.equal(again.result({ kind: 'dense' }), undefined);
   assert.equal(describe(cell), 'magnitude');
+});
+
+test('the sweep goes over methods, losses, steps, travels and seeds, each combination once', () => {
+  const points = sweepPoints(FULL);
+  const all = points.map(({ method, loss, steps, travel }) => [method, loss, steps, travel].join());
+  assert.equal(new Set(all).size, points.length);
+  for (const { steps, travel, loss, cells } of points) {
+    assert.deepEqual(
+      cells.map(({ settings }) => settings.seed),
+      FULL.sweepSeeds,
+    );
+    for (const { settings } of cells) {
+      assert.deepEqual([settings.steps, settings.travel, settings.loss], [steps, travel, loss]);
+    }
+  }
+});
+
+test('the curve is drawn: the mean over domains against bits, and each domain against its general mask', () => {
+  const table = paperTables(FULL, DOMAINS).find(({ id }) => id === 'curve') as Table;
+  const perplexities = Object.fromEntries(DOMAINS.map((name, i) => [name, 10 * (i + 1)]));
+  /** A bound costs what it says and gains the more it allows. */
+  const resultOf = (cell: Cell): CellResult => {
+    if (cell.kind !== 'learned' || cell.text === 'all') return { perplexities, seconds: 1 };
+    const { maxBits = 0.1 } = cell.settings;
+    const better = Object.fromEntries(DOMAINS.map((name) => [name, (perplexities[name] as number) * (1 - maxBits)]));
+    return { perplexities: better, bitsPerParameter: maxBits, changed: maxBits, seconds: 1 };
+  };
+  const svg = curvePicture(table, resultOf) ?? '';
+  const labels = labelsOf(svg);
+  for (const label of ['its domain', 'all domains', 'general 20.00', 'dense 20.00', '0.001', '0.1', ...DOMAINS]) {
+    assert.ok(labels.includes(label), `${label} in ${labels.join(', ')}`);
+  }
+  const points = [...svg.matchAll(/<path aria-label="[^"]+" d="([^"]*)"/g)].map(([, d]) => (d as string).split(/[ML]/));
+  assert.deepEqual(
+    points.map(({ length }) => length - 1),
+    Array<number>(2 + DOMAINS.length).fill(5),
+  );
+  assert.equal(
+    curvePicture(table, () => ({ perplexities, seconds: 1 })),
+    undefined,
+    'no bits',
+  );
 });
