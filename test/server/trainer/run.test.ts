@@ -129,9 +129,9 @@ test('the loss is what was asked for: LM, KL to the dense model, or half of each
   assert.equal(a.kl, b.kl);
 });
 
-test('guards are scored and change nothing', async () => {
+test('guards without a share of the steps are scored and change nothing', async () => {
   const guards = [{ name: 'prose', documents: ['It was the best of times, it was the worst of times. '.repeat(20)] }];
-  const { steps, finished } = await run(model, request({ steps: 2 }, { guards }));
+  const { steps, finished } = await run(model, request({ steps: 2, guardShare: 0 }, { guards }));
   assert.deepEqual(
     finished.heldOut.map(({ source, guard }) => [source, guard]),
     [
@@ -149,7 +149,11 @@ test('what can not be run is refused with one line', async () => {
     [() => run(model, request({}, { sources: [] })), /expected text to train on; give --data/],
     [() => run(model, request({}, { sources: short })), /expected more than 64 tokens of training text in short\.txt/],
     [
-      () => run(model, request({}, { sources: [{ name: 'a.txt', documents: DOCUMENTS.slice(0, 3) }], guards: short })),
+      () =>
+        run(
+          model,
+          request({ guardShare: 0 }, { sources: [{ name: 'a.txt', documents: DOCUMENTS.slice(0, 3) }], guards: short }),
+        ),
       /expected more than 64 tokens of text in short\.txt, but it has \d+; add text, or lower --seq/,
     ],
     [() => run(model, request({ steps: 0 })), /expected at least one step/],
