@@ -24,6 +24,8 @@ const ROUNDS = 2;
 /** Shares of changed groups below which coders that don't know the parent, or that spend something on every group, can't win. */
 const ROOT_CHANGES = 0.1;
 const DENSE_CHANGES = 0.002;
+/** Above it a patch is no patch. */
+const PATCH_CHANGES = 0.25;
 /** Bits that the states of a chunk's lanes cost: 32 · 32, of which the decoder gets back what they tell of the first symbols. */
 const STATE_BITS = 640;
 const CHUNK_GROUPS = 2 ** 16;
@@ -125,7 +127,8 @@ function prepare(
 /** Whether a coder is worth a try for a tensor of which so many groups changed. */
 function isCandidate({ name, form, needsParent }: Coder, changed: number): boolean {
   if (name === 'uniform-ac') return false;
-  return form === 'patch' || changed >= (needsParent ? DENSE_CHANGES : ROOT_CHANGES);
+  if (form === 'patch') return changed <= PATCH_CHANGES;
+  return changed >= (needsParent ? DENSE_CHANGES : ROOT_CHANGES);
 }
 
 /** How a coder would code a tensor; undefined if it can't: a mask that is not by magnitude. */
@@ -255,13 +258,13 @@ function noChanges(): Changes {
 function checkForced(coder: Coder, { candidates, sources }: Subject, { name }: Mask, { n, m }: PatternTable): void {
   if (candidates.length > 0) return;
   if (coder.needsParent && sources.parent === undefined) {
-    throw new CodecError('parent-missing', `expected a parent with ${name}, which ${coder.name} needs`);
+    throw new CodecError('parent-missing', `expected a parent with ${name}, which ${coder.name} needs, got none`);
   }
   if (coder.needsWeights && sources.weights === undefined) {
-    throw new CodecError('weights-missing', `expected the weights of ${name}, which ${coder.name} needs`);
+    throw new CodecError('weights-missing', `expected the weights of ${name}, which ${coder.name} needs, got none`);
   }
   throw new CodecError(
     'bad-symbol',
-    `expected ${name} to keep the ${n} largest of every ${m} weights, which ${coder.name} stands for`,
+    `expected ${name} to keep the ${n} largest of every ${m} weights, which ${coder.name} stands for, got others`,
   );
 }

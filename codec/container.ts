@@ -41,9 +41,9 @@ export function readContainer(source: ByteSource, options: ReadOptions = {}, par
   const tables = readTables(source, header);
   const table = tables.subarray(0, header.tableBytes);
   const parsed = header.version === 1 ? readVersion1Table(table, header) : readTensorTable(table, header);
+  const needs = needsOf(header, parsed);
   const modelEnd = header.tableBytes + header.modelBytes;
   const models = readModels(tables.subarray(header.tableBytes, modelEnd), new Set(parsed.coders), header.patterns);
-  const needs = needsOf(header, parsed);
   const tensors = bindTensors(header, parsed, needs, parent);
   const plans = tensors === undefined ? undefined : planned(tensors, header);
   checkIndexBytes(header);

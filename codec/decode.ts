@@ -264,7 +264,7 @@ export class ContainerReader {
     if (mask?.rows !== tensor.rows || mask.cols !== tensor.cols) {
       throw new CodecError(
         'parent-mismatch',
-        `expected a parent with ${tensor.name} of ${tensor.rows} × ${tensor.cols}`,
+        `expected a parent with ${tensor.name} of ${tensor.rows} × ${tensor.cols}, got ${mask === undefined ? 'none' : `${mask.rows} × ${mask.cols}`}`,
       );
     }
     return mask.symbols;
@@ -275,7 +275,7 @@ export class ContainerReader {
     if (weights === undefined) {
       throw new CodecError(
         'weights-missing',
-        `expected the frozen weights of ${name}, which ${coder.name} needs: decode it beside its model`,
+        `expected the frozen weights of ${name}, which ${coder.name} needs, got none: decode it beside its model`,
       );
     }
     if (weights.length !== rows * cols) {
@@ -344,7 +344,7 @@ export function checkContainer(source: Uint8Array | ByteSource, options: DecodeO
 export function parentMissing(parent: Digest | undefined): CodecError {
   return new CodecError(
     'parent-missing',
-    `expected the parent mask set ${parent ?? '(none named)'}, which this one is coded against: provide it first`,
+    `expected the parent mask set ${parent ?? '(none named)'}, which this one is coded against, got none: provide it first`,
   );
 }
 

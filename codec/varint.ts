@@ -45,7 +45,7 @@ export class SectionReader {
     }
     throw new CodecError(
       'bad-varint',
-      `expected an integer below 2^32 in as few bytes as possible before byte ${this.at} of the ${this.section}`,
+      `expected an integer below 2^32 in as few bytes as possible in the ${this.section}, got another before byte ${this.at}`,
     );
   }
 

@@ -1,30 +1,71 @@
 /**
- * Every way a file can be wrong, made on purpose: [error code, defect, bytes]. `make-fixtures` writes them to
- * test/fixtures/corrupt/CODE/DEFECT.mask. They all come from one small valid container with two tensors of two and one chunks.
+ * Every way a file of version 2 can be wrong, made on purpose: [error code, defect, bytes]. `make-fixtures` writes them to
+ * test/fixtures/corrupt/CODE/DEFECT.mask. They come from four small valid containers. Those of version 1, in
+ * test/fixtures/corrupt-version-1, were made by the writer of their time.
  */
+import type { CoderName } from '../../codec/coder.js';
+import type { DecodeContext } from '../../codec/context.js';
 import { encodeMaskSet } from '../../codec/encode.js';
 import type { CodecErrorCode } from '../../codec/errors.js';
 import {
+  AT,
   FIXED_HEADER,
+  indexEntries,
   seal,
   sealChunks,
   setIndex,
+  setModels,
   setPayload,
   setTable,
   setU32,
   takeApart,
-  u32,
+  varint,
   type ContainerParts,
 } from './container-parts.js';
-import { OTHER_BASE, randomSet } from './random-sets.js';
+import { OTHER_BASE, randomChild, randomSet, randomWeights } from './random-sets.js';
 
 export type CorruptFile = readonly [code: CodecErrorCode, defect: string, bytes: Uint8Array];
 
-/** 64 · 288 / 4 = 4608 groups in two chunks, 16 · 24 / 4 = 96 in one. */
-const SET = randomSet(900, [2, 4], { 'q_proj.weight': [64, 288], 'k_proj.weight': [16, 24] }, 'fa'.repeat(32));
-export const VALID = encodeMaskSet(SET, { chunkLog2: 12 });
-/** The entry of q_proj begins the table; that of k_proj follows. */
-const SECOND_ENTRY = 16 + 'q_proj.weight'.length;
+/** 64 · 288 / 4 = 4608 groups in two chunks of uniform-ac, 16 · 24 / 4 = 96 in one. */
+const SHAPES = { 'q_proj.weight': [64, 288], 'k_proj.weight': [16, 24] } as const;
+const PARENT = randomSet(900, [2, 4], SHAPES);
+const SET = randomChild(901, PARENT, 200);
+const WEIGHTS = randomWeights(902, SHAPES);
+const encode = (coder: CoderName): Uint8Array =>
+  encodeMaskSet(SET, { coder, chunkLog2: 12, patchLog2: 8, context: { parent: PARENT, weights: WEIGHTS } });
+
+/** The container that most are made of: names and shapes of its own, and chunks whose lengths say how many symbols they have. */
+export const VALID = encode('uniform-ac');
+/** Inherits its tensors. */
+const PATCH = encode('patch');
+const DENSE = encode('parent+weights');
+const SCALED = encode('scaled-weights');
+const VALID_ONES = { VALID, PATCH, DENSE, SCALED };
+/** Where in the tensor table of VALID: coder and its run, then two entries. */
+const TABLE = {
+  coder: 0,
+  run: 1,
+  prefix: 2,
+  suffix: 3,
+  middle: 4,
+  name: 5,
+  rows: 18,
+  cols: 19,
+  second: 21,
+  secondRows: 25,
+} as const;
+
+/** What the reader has, for files that need something: all of it, but where the lack of it is the defect. */
+export function contextFor(code: CodecErrorCode): DecodeContext {
+  if (code === 'parent-missing') return { weights: WEIGHTS };
+  if (code === 'weights-missing') return { parent: PARENT };
+  if (code === 'weights-mismatch') return { parent: PARENT, weights: () => new Uint16Array(4) };
+  return { parent: PARENT, weights: WEIGHTS };
+}
+
+export function validOnes(): readonly Uint8Array[] {
+  return Object.values(VALID_ONES);
+}
 
 export function corruptFiles(): CorruptFile[] {
   return [
@@ -32,7 +73,9 @@ export function corruptFiles(): CorruptFile[] {
     ...flippedBits(),
     ...headerFields(),
     ...cutOrExtended(),
-    ...tableEntries(),
+    ...tensorTable(),
+    ...models(),
+    ...kinship(),
     ...chunkIndex(),
     ...payloads(),
   ];
@@ -56,39 +99,33 @@ function otherFiles(): CorruptFile[] {
 
 /** One bit in each field, everything else as it was. */
 function flippedBits(): CorruptFile[] {
-  const index = FIXED_HEADER + u32(VALID, 20);
-  const payload = index + 8 * u32(VALID, 24);
+  const { table, models: modelSection, index } = offsets(DENSE);
   const flips: [CodecErrorCode, string, number][] = [
     ['bad-magic', 'magic', 3],
-    ['unsupported-version', 'version', 8],
-    ['header-checksum', 'flags', 10],
+    ['unsupported-version', 'version', AT.version],
+    ['header-checksum', 'flags', AT.flags],
     ['header-checksum', 'n', 12],
     ['header-checksum', 'm', 13],
     ['header-checksum', 'chunk-log2', 14],
-    ['header-checksum', 'reserved-byte', 15],
-    ['header-checksum', 'tensor-count', 16],
-    ['header-checksum', 'table-bytes', 20],
-    ['header-checksum', 'chunk-count', 24],
-    ['header-checksum', 'reserved-word', 28],
-    ['header-checksum', 'payload-bytes', 32],
-    ['header-checksum', 'base-digest', 40],
-    ['header-checksum', 'content-digest', 103],
-    ['header-checksum', 'parent-digest', 104],
-    ['header-checksum', 'tables-checksum', 136],
-    ['header-checksum', 'header-checksum', 143],
-    ['table-checksum', 'name-length', FIXED_HEADER],
-    ['table-checksum', 'coder', FIXED_HEADER + 1],
-    ['table-checksum', 'rows', FIXED_HEADER + 4],
-    ['table-checksum', 'cols', FIXED_HEADER + 8],
-    ['table-checksum', 'chunks', FIXED_HEADER + 12],
-    ['table-checksum', 'name', FIXED_HEADER + 16],
+    ['header-checksum', 'patch-log2', 15],
+    ...Object.entries(AT)
+      .filter(([, at]) => at >= 16)
+      .map(([name, at]): [CodecErrorCode, string, number] => [
+        'header-checksum',
+        name.replace(/[A-Z]/, '-$&').toLowerCase(),
+        at,
+      ]),
+    ['header-checksum', 'reserved-word', 36],
+    ['table-checksum', 'coder', table],
+    ['table-checksum', 'run', table + 1],
+    ['table-checksum', 'model', modelSection],
     ['table-checksum', 'chunk-length', index],
-    ['table-checksum', 'chunk-checksum', index + 4],
-    ['chunk-checksum', 'first-byte-of-first-chunk', payload],
-    ['chunk-checksum', 'last-byte-of-last-chunk', VALID.length - 1],
+    ['table-checksum', 'chunk-checksum', index + 3],
+    ['chunk-checksum', 'first-byte-of-first-chunk', offsets(DENSE).payload],
+    ['chunk-checksum', 'last-byte-of-last-chunk', DENSE.length - 1],
   ];
   return flips.map(([code, where, at]) => {
-    const bytes = VALID.slice();
+    const bytes = DENSE.slice();
     bytes[at]! ^= 1 << (at % 8);
     return [code, `flipped-bit-in-${where}`, bytes];
   });
@@ -98,42 +135,55 @@ function flippedBits(): CorruptFile[] {
 function headerFields(): CorruptFile[] {
   const field = (code: CodecErrorCode, defect: string, change: (header: Uint8Array) => void): CorruptFile =>
     changed(code, defect, ({ header }) => change(header));
+  const word = (code: CodecErrorCode, defect: string, at: number, value: number): CorruptFile =>
+    field(code, defect, (header) => setU32(header, at, value));
   return [
-    field('unsupported-version', 'version-0', (header) => (header[8] = 0)),
-    field('unsupported-version', 'version-2', (header) => (header[8] = 2)),
+    field('unsupported-version', 'version-0', (header) => (header[AT.version] = 0)),
+    field('unsupported-version', 'version-3', (header) => (header[AT.version] = 3)),
     field('unsupported-version', 'version-65535', (header) => header.fill(255, 8, 10)),
-    field('reserved-bits', 'flag-bit-1', (header) => (header[10]! |= 2)),
-    field('reserved-bits', 'flag-bit-15', (header) => (header[11]! |= 128)),
-    field('reserved-bits', 'reserved-byte-15', (header) => (header[15] = 1)),
-    field('reserved-bits', 'reserved-word-28', (header) => (header[31] = 1)),
-    field('reserved-bits', 'parent-without-flag', (header) => (header[10] = 0)),
+    field('reserved-bits', 'flag-bit-2', (header) => (header[AT.flags]! |= 4)),
+    field('reserved-bits', 'flag-bit-15', (header) => (header[AT.flags + 1]! |= 128)),
+    field('reserved-bits', 'inherits-without-parent', (header) => header.fill(0, AT.parent, 152).fill(2, 10, 11)),
+    field('reserved-bits', 'reserved-word-36', (header) => (header[39] = 1)),
+    field('reserved-bits', 'parent-without-flag', (header) => (header[AT.flags] = 0)),
+    changed('reserved-bits', 'coded-against-no-parent', ({ header, table }) => {
+      header.fill(0, AT.parent, AT.tablesChecksum).fill(0, AT.flags, AT.flags + 2);
+      table[TABLE.coder] = 4;
+    }),
     field('unsupported-pattern', 'pattern-0-of-0', (header) => header.fill(0, 12, 14)),
     field('unsupported-pattern', 'pattern-2-of-8', (header) => (header[13] = 8)),
     field('unsupported-pattern', 'pattern-3-of-4', (header) => (header[12] = 3)),
     field('unsupported-pattern', 'pattern-255-of-255', (header) => header.fill(255, 12, 14)),
     field('length-limit', 'chunk-log2-11', (header) => (header[14] = 11)),
     field('length-limit', 'chunk-log2-21', (header) => (header[14] = 21)),
-    field('length-limit', 'chunk-log2-255', (header) => (header[14] = 255)),
-    field('length-limit', 'no-tensors', (header) => setU32(header, 16, 0)),
-    field('length-limit', 'absurd-tensor-count', (header) => header.fill(255, 16, 20)),
-    field('length-limit', 'absurd-table-bytes', (header) => header.fill(255, 20, 24)),
-    field('truncated', 'table-longer-than-file', (header) => setU32(header, 20, 8_388_608)),
-    field('trailing-bytes', 'no-chunks', (header) => setU32(header, 24, 0)),
-    field('length-limit', 'absurd-chunk-count', (header) => header.fill(255, 24, 28)),
-    field('truncated', 'index-longer-than-file', (header) => setU32(header, 24, 1_048_576)),
-    field('trailing-bytes', 'no-payload', (header) => setU32(header, 32, 0)),
-    field('length-limit', 'absurd-payload-bytes', (header) => header.fill(255, 32, 40)),
-    field('length-limit', 'payload-bytes-that-wrap-32-bits', (header) => setU32(header, 36, 0x10000)),
-    field('truncated', 'payload-longer-than-file', (header) => setU32(header, 36, 1)),
-    field('table-length', 'tensor-count-too-small', (header) => setU32(header, 16, 1)),
-    field('table-length', 'tensor-count-too-large', (header) => setU32(header, 16, 3)),
-    field('content-mismatch', 'content-digest-of-another-set', (header) => header.fill(0x11, 72, 104)),
+    field('length-limit', 'patch-log2-7', (header) => (header[15] = 7)),
+    field('length-limit', 'patch-log2-25', (header) => (header[15] = 25)),
+    word('length-limit', 'no-tensors', AT.tensorCount, 0),
+    word('length-limit', 'absurd-tensor-count', AT.tensorCount, 2 ** 32 - 1),
+    word('length-limit', 'absurd-table-bytes', AT.tableBytes, 2 ** 32 - 1),
+    word('length-limit', 'absurd-model-bytes', AT.modelBytes, 2 ** 32 - 1),
+    word('length-limit', 'absurd-index-bytes', AT.indexBytes, 2 ** 32 - 1),
+    word('length-limit', 'absurd-chunk-count', AT.chunkCount, 2 ** 32 - 1),
+    field('length-limit', 'absurd-payload-bytes', (header) => header.fill(255, 40, 48)),
+    word('length-limit', 'payload-bytes-that-wrap-32-bits', AT.payloadBytes + 4, 0x10000),
+    field('length-limit', 'no-groups', (header) => header.fill(0, 48, 56)),
+    field('length-limit', 'absurd-groups-of-the-set', (header) => header.fill(255, 48, 56)),
+    word('truncated', 'table-longer-than-file', AT.tableBytes, 8_388_608),
+    word('truncated', 'models-longer-than-file', AT.modelBytes, 262_144),
+    word('truncated', 'index-longer-than-file', AT.indexBytes, 1_048_576),
+    word('truncated', 'payload-longer-than-file', AT.payloadBytes + 4, 1),
+    word('trailing-bytes', 'no-index', AT.indexBytes, 0),
+    word('trailing-bytes', 'no-payload', AT.payloadBytes, 0),
+    word('bad-shape', 'other-groups-of-the-set', AT.groups, 4703),
+    word('table-length', 'tensor-count-too-small', AT.tensorCount, 1),
+    // What follows the run is taken for another one.
+    word('unknown-coder', 'tensor-count-too-large', AT.tensorCount, 3),
+    field('content-mismatch', 'content-digest-of-another-set', (header) => header.fill(0x11, AT.content, AT.parent)),
   ];
 }
 
 function cutOrExtended(): CorruptFile[] {
-  const index = FIXED_HEADER + u32(VALID, 20);
-  const payload = index + 8 * u32(VALID, 24);
+  const { table, models: modelSection, index, payload } = offsets(DENSE);
   const cuts: [string, number][] = [
     ['empty', 0],
     ['in-magic', 5],
@@ -141,139 +191,217 @@ function cutOrExtended(): CorruptFile[] {
     ['in-fixed-header', 100],
     ['before-end-of-fixed-header', FIXED_HEADER - 1],
     ['at-end-of-fixed-header', FIXED_HEADER],
-    ['in-tensor-table', FIXED_HEADER + 20],
-    ['at-end-of-tensor-table', index],
-    ['in-chunk-index', index + 12],
+    ['in-tensor-table', table + 1],
+    ['at-end-of-tensor-table', modelSection],
+    ['in-models', modelSection + 10],
+    ['at-end-of-models', index],
+    ['in-chunk-index', index + 4],
     ['at-end-of-chunk-index', payload],
     ['in-first-chunk', payload + 100],
-    ['at-end-of-first-chunk', payload + u32(VALID, index)],
-    ['before-last-byte', VALID.length - 1],
+    ['before-last-byte', DENSE.length - 1],
   ];
   return [
-    ...cuts.map(([where, length]): CorruptFile => ['truncated', `cut-${where}`, VALID.slice(0, length)]),
-    ['trailing-bytes', 'one-zero-byte-more', Uint8Array.of(...VALID, 0)],
-    ['trailing-bytes', 'two-containers', Uint8Array.of(...VALID, ...VALID)],
+    ...cuts.map(([where, length]): CorruptFile => ['truncated', `cut-${where}`, DENSE.slice(0, length)]),
+    ['trailing-bytes', 'one-zero-byte-more', Uint8Array.of(...DENSE, 0)],
+    ['trailing-bytes', 'two-containers', Uint8Array.of(...DENSE, ...DENSE)],
   ];
 }
 
-function tableEntries(): CorruptFile[] {
-  const entry = (code: CodecErrorCode, defect: string, change: (table: Uint8Array) => void): CorruptFile =>
-    changed(code, defect, ({ table }) => change(table));
+function tensorTable(): CorruptFile[] {
+  const set = (code: CodecErrorCode, defect: string, at: number, ...values: number[]): CorruptFile =>
+    changed(code, defect, ({ table }) => table.set(values, at));
+  const replaced = (
+    code: CodecErrorCode,
+    defect: string,
+    at: number,
+    removed: number,
+    ...added: number[]
+  ): CorruptFile =>
+    changed(code, defect, (parts) => {
+      setTable(parts, Uint8Array.from([...parts.table.slice(0, at), ...added, ...parts.table.slice(at + removed)]));
+    });
+  const longName = Array.from({ length: 255 }, () => 120);
   return [
-    entry('table-length', 'name-over-the-end', (table) => (table[SECOND_ENTRY] = 200)),
-    changed('table-length', 'bytes-after-the-last-entry', (parts) => {
-      setTable(parts, Uint8Array.of(...parts.table, 0));
-    }),
-    changed('table-length', 'last-entry-cut', (parts) => {
-      setTable(parts, parts.table.slice(0, SECOND_ENTRY + 10));
-    }),
-    entry('bad-name', 'empty-name', (table) => (table[0] = 0)),
-    entry('bad-name', 'line-end-in-name', (table) => (table[16] = 10)),
-    entry('bad-name', 'space-in-name', (table) => (table[16] = 32)),
-    entry('bad-name', 'zero-byte-in-name', (table) => (table[20] = 0)),
-    entry('bad-name', 'byte-above-ascii-in-name', (table) => (table[16] = 0xe9)),
-    entry('duplicate-tensor', 'same-name-twice', (table) => (table[SECOND_ENTRY + 16] = 'q'.charCodeAt(0))),
-    entry('unknown-coder', 'coder-0', (table) => (table[1] = 0)),
-    entry('unknown-coder', 'coder-2', (table) => (table[SECOND_ENTRY + 1] = 2)),
-    entry('unknown-coder', 'coder-255', (table) => (table[1] = 255)),
-    changed('coder-data', 'one-byte-of-coder-data', (parts) => {
-      setTable(parts, Uint8Array.of(...parts.table, 7));
-      parts.table[SECOND_ENTRY + 2] = 1;
-    }),
-    entry('bad-shape', 'no-rows', (table) => setU32(table, 4, 0)),
-    entry('bad-shape', 'no-cols', (table) => setU32(table, 8, 0)),
-    entry('bad-shape', 'absurd-rows', (table) => table.fill(255, 4, 8)),
-    entry('bad-shape', 'absurd-cols', (table) => setU32(table, 8, 0xfffffffc)),
-    entry('bad-shape', 'cols-not-a-multiple-of-4', (table) => setU32(table, 8, 290)),
-    entry('bad-shape', 'absurd-groups', (table) => {
-      setU32(table, 4, 2 ** 24);
-      setU32(table, 8, 2 ** 24);
-    }),
-    entry('bad-shape', 'groups-that-wrap-32-bits', (table) => {
-      setU32(table, 4, 2 ** 17);
-      setU32(table, 8, 2 ** 17);
-    }),
-    entry('chunk-count', 'one-chunk-too-few', (table) => setU32(table, 12, 1)),
-    entry('chunk-count', 'one-chunk-too-many', (table) => setU32(table, SECOND_ENTRY + 12, 2)),
-    entry('chunk-count', 'absurd-chunks', (table) => table.fill(255, 12, 16)),
-    entry('chunk-count', 'more-rows-than-chunks', (table) => setU32(table, 4, 2 ** 20)),
-    changed('chunk-count', 'no-chunks-and-no-payload', (parts) => {
-      setIndex(parts, new Uint8Array(0));
-      setPayload(parts, new Uint8Array(0));
-    }),
-    changed('chunk-count', 'chunk-of-no-tensor', (parts) => {
-      setIndex(parts, Uint8Array.of(...parts.index, 1, 0, 0, 0, 0, 0, 0, 0));
-      setPayload(parts, Uint8Array.of(...parts.payload, 0x80));
-    }),
-    entry('content-mismatch', 'another-name', (table) => (table[16] = 'v'.charCodeAt(0))),
-    entry('content-mismatch', 'rows-and-cols-swapped', (table) => {
-      setU32(table, 4, 288);
-      setU32(table, 8, 64);
-    }),
+    set('table-length', 'run-of-no-tensors', TABLE.run, 0),
+    set('table-length', 'run-beyond-the-tensors', TABLE.run, 3),
+    set('table-length', 'name-over-the-end', TABLE.second + 2, 200),
+    replaced('table-length', 'byte-after-the-last-entry', 27, 0, 0),
+    replaced('table-length', 'last-entry-cut', 26, 1),
+    replaced('bad-varint', 'run-with-a-needless-byte', TABLE.run, 1, 0x82, 0),
+    replaced('bad-varint', 'cols-of-six-bytes', TABLE.cols, 2, 0x80, 0x80, 0x80, 0x80, 0x80, 1),
+    replaced('bad-varint', 'cols-beyond-32-bits', TABLE.cols, 2, 0xff, 0xff, 0xff, 0xff, 0x1f),
+    set('unknown-coder', 'coder-0', TABLE.coder, 0),
+    set('unknown-coder', 'coder-11', TABLE.coder, 11),
+    set('unknown-coder', 'coder-255', TABLE.coder, 255),
+    replaced('bad-name', 'empty-name', TABLE.middle, 14, 0),
+    replaced('bad-name', 'name-of-256-bytes', TABLE.prefix, 19, 0, 0, 255, ...longName, 1, 4, 255, 0, 1, 121, 1, 4),
+    set('bad-name', 'prefix-of-no-name', TABLE.prefix, 1),
+    set('bad-name', 'suffix-longer-than-the-name-before', TABLE.second + 1, 14),
+    set('bad-name', 'line-end-in-name', TABLE.name, 10),
+    set('bad-name', 'space-in-name', TABLE.name, 32),
+    set('bad-name', 'zero-byte-in-name', TABLE.name + 4, 0),
+    set('bad-name', 'byte-above-ascii-in-name', TABLE.name, 0xe9),
+    set('duplicate-tensor', 'same-name-twice', TABLE.second + 3, 'q'.charCodeAt(0)),
+    set('bad-shape', 'no-rows', TABLE.rows, 0),
+    replaced('bad-shape', 'no-cols', TABLE.cols, 2, 0),
+    replaced('bad-shape', 'absurd-rows', TABLE.rows, 1, ...varint(2 ** 32 - 1)),
+    replaced('bad-shape', 'absurd-cols', TABLE.cols, 2, ...varint(2 ** 32 - 4)),
+    replaced('bad-shape', 'cols-not-a-multiple-of-4', TABLE.cols, 2, ...varint(290)),
+    replaced('bad-shape', 'absurd-groups', TABLE.rows, 3, ...varint(2 ** 24), ...varint(2 ** 24)),
+    replaced('bad-shape', 'groups-that-wrap-32-bits', TABLE.rows, 3, ...varint(2 ** 17), ...varint(2 ** 17)),
+    set('bad-shape', 'one-row-more-than-the-set-has', TABLE.secondRows, 17),
+    set('content-mismatch', 'another-name', TABLE.name, 'v'.charCodeAt(0)),
+    replaced('content-mismatch', 'rows-and-cols-swapped', TABLE.rows, 3, ...varint(288), ...varint(64)),
+  ];
+}
+
+function models(): CorruptFile[] {
+  const model = (defect: string, change: (parts: ContainerParts) => unknown): CorruptFile =>
+    changed('model-table', defect, change, DENSE);
+  const bytes = (...models: number[]): ((parts: ContainerParts) => void) => {
+    return (parts) => setModels(parts, Uint8Array.from(models));
+  };
+  const LEFT_OUT = [254, 59];
+  return [
+    model('no-models', bytes()),
+    model('cut', (parts) => setModels(parts, parts.models.slice(0, -1))),
+    model('byte-after-the-last-table', (parts) => setModels(parts, Uint8Array.of(...parts.models, 0))),
+    model('more-left-out-than-there-are', bytes(254, 60)),
+    model('code-176', bytes(176, 255, 0, 0, 0, 0, 254, 58)),
+    model('no-rest', bytes(150, 150, 0, 0, 0, 0, 254, 58)),
+    model('two-rests', bytes(255, 255, 0, 0, 0, 0, 254, 58)),
+    model('nothing-left-for-the-rest', bytes(175, 144, 255, 0, 0, 0, 254, 58)),
+    model('tables-of-no-tensor', bytes(...LEFT_OUT, 255, 0, 0, 0, 0, 0)),
+    changed('model-table', 'own-pattern-in-a-patch', bytes(254, 0, 255, 100, 0, 0, 0, 0, 254, 4), PATCH),
+  ];
+}
+
+/** What does not fit the parent, or is not there. */
+function kinship(): CorruptFile[] {
+  const large = randomSet(903, [2, 4], { ...SHAPES, 'v_proj.weight': [16, 24] });
+  const shorter = randomSet(904, [2, 4], { 'q_proj.weight': [64, 288], 'k_proj.weight': [12, 24] });
+  const other = (parent: typeof PARENT): Uint8Array =>
+    encodeMaskSet(randomChild(905, parent, 200), { context: { parent }, coder: 'patch' });
+  // Not by inheritance, but by name: one tensor of another shape than the parent's.
+  const named = takeApart(
+    encodeMaskSet({ ...SET, masks: SET.masks.slice(0, 1) }, { context: { parent: PARENT }, coder: 'parent' }),
+  );
+  setTable(named, Uint8Array.from([...named.table.slice(0, -3), ...varint(288), ...varint(64)]));
+  return [
+    ['parent-missing', 'patch', PATCH],
+    ['parent-missing', 'dense', DENSE],
+    ['weights-missing', 'parent-and-weights', DENSE],
+    ['weights-missing', 'scaled', SCALED],
+    ['weights-mismatch', 'parent-and-weights', DENSE],
+    ['chain-too-deep', 'its-own-ancestor', PATCH],
+    ['parent-mismatch', 'parent-of-more-tensors', other(large)],
+    ['parent-mismatch', 'parent-of-other-groups', other(shorter)],
+    ['parent-mismatch', 'tensor-of-another-shape', seal(named)],
+    changed(
+      'patch-count',
+      'more-changes-than-groups',
+      (parts) => {
+        setTable(parts, Uint8Array.from([8, 2, ...varint(97), ...varint(60)]));
+      },
+      PATCH,
+    ),
   ];
 }
 
 function chunkIndex(): CorruptFile[] {
+  const entry = (
+    code: CodecErrorCode,
+    defect: string,
+    change: (bytes: number[]) => number[],
+    from = VALID,
+  ): CorruptFile =>
+    changed(
+      code,
+      defect,
+      (parts) => {
+        const entries = indexEntries(parts);
+        const lengths = change(entries.map(({ bytes }) => bytes));
+        setIndex(
+          parts,
+          lengths.map((bytes, i) => ({ bytes, checksum: entries[i]?.checksum ?? 0 })),
+        );
+      },
+      from,
+    );
   return [
-    changed('chunk-length', 'empty-chunk', ({ index }) => setU32(index, 16, 0)),
-    changed('chunk-length', 'absurd-chunk-length', ({ index }) => index.fill(255, 0, 4)),
-    changed('chunk-length', 'overlong-chunk', (parts) => {
-      setU32(parts.index, 16, u32(parts.index, 16) + 4);
-      setPayload(parts, Uint8Array.of(...parts.payload, 0, 0, 0, 0));
-      sealChunks(parts);
+    entry('chunk-count', 'one-chunk-too-few', ([a, b, c]) => [a!, b! + c!]),
+    entry('chunk-count', 'one-chunk-too-many', (all) => [...all, 0]),
+    entry('chunk-count', 'no-chunks', () => []),
+    entry('chunk-count', 'patch-chunk-too-many', (all) => [...all, 4], PATCH),
+    changed('chunk-count', 'absurd-chunks', ({ header }) => setU32(header, AT.chunkCount, 1_048_576)),
+    entry('chunk-length', 'empty-chunk', ([a, b, c]) => [a! + c!, b!, 0]),
+    entry('chunk-length', 'absurd-chunk-length', ([, b, c]) => [2 ** 32 - 1, b!, c!]),
+    entry('chunk-length', 'short-chunk', ([a, b, c]) => [a! - 20, b! + 20, c!]),
+    entry('chunk-length', 'dense-chunk-shorter-than-its-states', ([a, b]) => [127, a! + b! - 127], DENSE),
+    entry('chunk-length', 'patch-chunk-shorter-than-its-state', () => [3], PATCH),
+    entry('payload-length', 'chunks-one-byte-too-short', ([a, b, c]) => [a! - 1, b!, c!]),
+    entry('payload-length', 'chunks-one-byte-too-long', ([a, b, c]) => [a!, b!, c! + 1]),
+    changed('index-length', 'byte-after-the-last-entry', (parts) => {
+      parts.index = Uint8Array.of(...parts.index, 0);
+      setU32(parts.header, AT.indexBytes, parts.index.length);
     }),
-    changed('chunk-length', 'short-chunk', ({ index }) => {
-      setU32(index, 0, u32(index, 0) - 20);
-      setU32(index, 8, u32(index, 8) + 20);
+    changed('index-length', 'last-entry-cut', (parts) => {
+      parts.index = parts.index.slice(0, -1);
+      setU32(parts.header, AT.indexBytes, parts.index.length);
     }),
-    ['chunk-length', 'long-mask-in-a-short-file', longMask()],
-    changed('payload-length', 'chunks-one-byte-too-short', ({ index }) => setU32(index, 0, u32(index, 0) - 1)),
-    changed('payload-length', 'chunks-one-byte-too-long', ({ index }) => setU32(index, 16, u32(index, 16) + 1)),
-    changed('chunk-checksum', 'checksums-swapped', ({ index }) => {
-      const first = index.slice(4, 8);
-      index.copyWithin(4, 12, 16);
-      index.set(first, 12);
+    changed('chunk-checksum', 'checksums-swapped', (parts) => {
+      const [a, b, c] = indexEntries(parts);
+      setIndex(parts, [{ ...a!, checksum: b!.checksum }, { ...b!, checksum: a!.checksum }, c!]);
     }),
-    changed('chunk-checksum', 'border-of-chunks-moved', ({ index }) => {
-      setU32(index, 0, u32(index, 0) - 1);
-      setU32(index, 8, u32(index, 8) + 1);
-    }),
+    entry('chunk-checksum', 'border-of-chunks-moved', ([a, b, c]) => [a! - 1, b! + 1, c!]),
   ];
 }
 
 /** Chunks with right checksums that no encoder writes, or not for this set. */
 function payloads(): CorruptFile[] {
-  const firstEnd = u32(takeApart(VALID).index, 0);
+  const overrun = (
+    defect: string,
+    from: Uint8Array,
+    change: (payload: Uint8Array, chunk: number) => unknown,
+  ): CorruptFile =>
+    resealed('symbol-overrun', defect, (parts) => change(parts.payload, indexEntries(parts)[0]!.bytes), from);
+  const longer = (defect: string, from: Uint8Array): CorruptFile =>
+    resealed(
+      'symbol-overrun',
+      defect,
+      (parts) => {
+        const entries = indexEntries(parts);
+        setIndex(
+          parts,
+          entries.map(({ bytes, checksum }, i) => ({ checksum, bytes: bytes + (i === entries.length - 1 ? 2 : 0) })),
+        );
+        setPayload(parts, Uint8Array.of(...parts.payload, 0, 0));
+      },
+      from,
+    );
   return [
-    resealed('symbol-overrun', 'no-end-mark', ({ payload }) => (payload[firstEnd - 1] = 0)),
-    resealed('symbol-overrun', 'all-zero-chunk', ({ payload }) => payload.fill(0, 0, firstEnd)),
-    resealed('symbol-overrun', 'zero-byte-after-the-end', (parts) => {
-      setU32(parts.index, 16, u32(parts.index, 16) + 1);
-      setPayload(parts, Uint8Array.of(...parts.payload, 0));
-    }),
-    resealed('symbol-overrun', 'symbols-of-one-row-missing', ({ table }) => setU32(table, SECOND_ENTRY + 4, 15)),
-    // Symbols that only leave bits pending add no bytes to a chunk (FORMAT.md §7.1).
-    changed('content-mismatch', 'symbols-of-one-row-more', ({ table }) => setU32(table, SECOND_ENTRY + 4, 17)),
+    overrun('no-end-mark', VALID, (payload, chunk) => (payload[chunk - 1] = 0)),
+    overrun('all-zero-chunk', VALID, (payload, chunk) => payload.fill(0, 0, chunk)),
+    overrun('state-below-the-least', DENSE, (payload) => payload.fill(0, 2, 4)),
+    overrun('state-of-another-end', DENSE, (payload) => (payload[0]! ^= 1)),
+    overrun('words-changed', DENSE, (payload, chunk) => (payload[chunk - 40]! ^= 255)),
+    overrun('scales-changed', SCALED, (payload) => (payload[1]! ^= 255)),
+    longer('word-after-the-end', DENSE),
+    longer('word-after-the-end-of-a-patch', PATCH),
+    ['patch-position', 'beyond-the-tensor', movedChanges()],
     ['content-mismatch', 'one-symbol-changed', oneSymbolChanged()],
     changed('content-mismatch', 'names-of-tensors-swapped', ({ table }) => {
-      table[16] = 'k'.charCodeAt(0);
-      table[SECOND_ENTRY + 16] = 'q'.charCodeAt(0);
+      table[TABLE.name] = 'k'.charCodeAt(0);
+      table[TABLE.second + 3] = 'q'.charCodeAt(0);
     }),
   ];
 }
 
-/** One bit of payload for 2^30 symbols: a reader that believed the shape would allocate a gigabyte for 9 KB. */
-function longMask(): Uint8Array {
-  const parts = takeApart(encodeMaskSet(randomSet(1, [2, 4], { w: [1, 4] }), { chunkLog2: 20 }));
-  setU32(parts.table, 4, 2 ** 24);
-  setU32(parts.table, 8, 256);
-  setU32(parts.table, 12, 1024);
-  setIndex(
-    parts,
-    new Uint8Array(8 * 1024).map((_, i) => (i % 8 === 0 ? 1 : 0)),
-  );
-  setPayload(parts, new Uint8Array(1024).fill(0x80));
-  sealChunks(parts);
+/** All gaps of a patch are 63 units and more: by a gap table that says so. */
+function movedChanges(): Uint8Array {
+  const parts = takeApart(PATCH);
+  const gaps = [...Array.from({ length: 63 }, () => 0), 255];
+  setModels(parts, Uint8Array.from([...gaps, 254, 5]));
   return seal(parts);
 }
 
@@ -282,20 +410,47 @@ function oneSymbolChanged(): Uint8Array {
   const [first, second] = [SET.masks[0]!, SET.masks[1]!];
   const symbols = second.symbols.slice();
   symbols[50] = (symbols[50]! + 1) % 6;
-  const other = takeApart(encodeMaskSet({ ...SET, masks: [first, { ...second, symbols }] }, { chunkLog2: 12 }));
-  other.header.set(VALID.subarray(72, 104), 72);
+  const changedSet = { ...SET, masks: [first, { ...second, symbols }] };
+  const other = takeApart(encodeMaskSet(changedSet, { chunkLog2: 12, coder: 'uniform-ac' }));
+  other.header.set(VALID.subarray(AT.content, AT.parent), AT.content);
   return seal(other);
 }
 
-function changed(code: CodecErrorCode, defect: string, change: (parts: ContainerParts) => void): CorruptFile {
-  const parts = takeApart(VALID);
+function offsets(bytes: Uint8Array): { table: number; models: number; index: number; payload: number } {
+  const { table, models: modelSection, index } = takeApart(bytes);
+  const start = FIXED_HEADER + table.length;
+  return {
+    table: FIXED_HEADER,
+    models: start,
+    index: start + modelSection.length,
+    payload: start + modelSection.length + index.length,
+  };
+}
+
+function changed(
+  code: CodecErrorCode,
+  defect: string,
+  change: (parts: ContainerParts) => unknown,
+  from: Uint8Array = VALID,
+): CorruptFile {
+  const parts = takeApart(from);
   change(parts);
   return [code, defect, seal(parts)];
 }
 
-function resealed(code: CodecErrorCode, defect: string, change: (parts: ContainerParts) => void): CorruptFile {
-  return changed(code, defect, (parts) => {
-    change(parts);
-    sealChunks(parts);
-  });
+function resealed(
+  code: CodecErrorCode,
+  defect: string,
+  change: (parts: ContainerParts) => unknown,
+  from: Uint8Array = VALID,
+): CorruptFile {
+  return changed(
+    code,
+    defect,
+    (parts) => {
+      change(parts);
+      sealChunks(parts);
+    },
+    from,
+  );
 }
