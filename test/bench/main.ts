@@ -4,12 +4,16 @@
  *
  * `npm run bench -- train [--yardstick PYTHON --yardstick-script FILE] [--json FILE] [--runs N] [--threads N]`: training speed and peak memory on models/tiny, beside the
  * PyTorch yardstick's (`maskllm_torch.py`) in alternating runs when a Python with torch is named, there or in MASKSERVE_YARDSTICK and MASKSERVE_YARDSTICK_SCRIPT.
+ *
+ * `npm run bench -- codec [--prepared DIR --patch FILE…] [--json FILE] [--runs N] [--threads N]`: what masks cost in each coder beside zstd, brotli and the published
+ * form, where the bytes go, and how fast they are coded; with a prepared base, patches of its general mask too.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { TINY } from '../tiny.js';
+import { codecTable, measureCodec } from './codec.js';
 import { hardware, hardwareLine } from './hardware.js';
 import { LLAMA_162M, writeRandomModel } from './random-model.js';
 import { measureServing, type ServingFigures } from './serving.js';
@@ -25,16 +29,23 @@ const { values, positionals } = parseArgs({
     threads: { type: 'string', default: '0' },
     yardstick: { type: 'string' },
     'yardstick-script': { type: 'string' },
+    prepared: { type: 'string' },
+    patch: { type: 'string', multiple: true },
   },
 });
 
 const SERVING_RUNS = 5;
 const TRAINING_ROUNDS = 3;
+const CODEC_RUNS = 7;
 
 const [what = 'serving', ...rest] = positionals;
 if (rest.length === 0 && what === 'train') benchTraining();
+else if (rest.length === 0 && what === 'codec') benchCodec();
 else if (rest.length === 0 && what === 'serving') await benchServing();
-else fail(`expected \`npm run bench\` or \`npm run bench -- train\` but received ${positionals.join(' ')}`);
+else
+  fail(
+    `expected \`npm run bench\`, \`npm run bench -- train\` or \`npm run bench -- codec\` but received ${positionals.join(' ')}`,
+  );
 
 async function benchServing(): Promise<void> {
   const scratch = mkdtempSync(join(tmpdir(), 'maskserve-bench-'));
@@ -71,6 +82,24 @@ function benchTraining(): void {
   });
   console.log(trainingTable(training));
   if (values.json) writeFileSync(values.json, `${JSON.stringify({ hardware: hardware(), training }, null, 2)}\n`);
+}
+
+function benchCodec(): void {
+  const runs = Number(values.runs ?? CODEC_RUNS);
+  if (!(Number.isInteger(runs) && runs > 0))
+    return fail(`expected --runs to be a whole number from 1 but received ${values.runs}`);
+  if ((values.prepared === undefined) !== (values.patch === undefined))
+    return fail('expected --prepared DIR and --patch FILE together');
+  console.log(`hardware: ${hardwareLine(hardware())}`);
+  const codec = measureCodec({
+    runs,
+    threads: Number(values.threads),
+    patches: values.patch ?? [],
+    ...(values.prepared === undefined ? {} : { prepared: values.prepared }),
+    onSet: (name) => process.stderr.isTTY && process.stderr.write(`${name} …\n`),
+  });
+  console.log(codecTable(codec));
+  if (values.json) writeFileSync(values.json, `${JSON.stringify({ hardware: hardware(), codec }, null, 2)}\n`);
 }
 
 function fail(message: string): void {
