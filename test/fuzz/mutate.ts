@@ -1,36 +1,85 @@
 /** Valid containers and what can happen to them: damage without knowledge, and lies by a writer that knows the format. */
+import type { CoderName } from '../../codec/coder.js';
+import type { DecodeContext } from '../../codec/context.js';
+import { combineTensorDigests, contentDigest, TensorHash } from '../../codec/content-digest.js';
+import { ContainerReader } from '../../codec/decode.js';
 import { encodeMaskSet } from '../../codec/encode.js';
+import { CodecError } from '../../codec/errors.js';
+import { patternTable } from '../../codec/pattern.js';
 import {
+  AT,
+  FIXED_HEADER,
+  indexEntries,
   join,
   seal,
   sealChunks,
   setIndex,
   setPayload,
+  setTable,
   setU32,
   takeApart,
-  u32,
+  varint,
   type ContainerParts,
 } from '../codec/container-parts.js';
-import { randomIntegers, randomSet } from '../codec/random-sets.js';
-import { simpleContentDigest, simpleDecode } from '../codec/simple-decoder.js';
+import { randomChild, randomIntegers, randomSet, randomWeights } from '../codec/random-sets.js';
 import type { FuzzInput } from './target.js';
 
 type Random = (below: number) => number;
 type Mutation = (bytes: Uint8Array, random: Random, corpus: readonly Uint8Array[]) => Uint8Array;
 
-/** Small, so that 200,000 take minutes; all kinds of sections, n:m, last chunks and numbers of tensors. */
+const LAYERS = { 'q.weight': [16, 48], 'k.weight': [4, 48], 'up.weight': [8, 24] } as const;
+const PARENT = randomSet(3, [2, 4], LAYERS);
+const LARGE = { 'two.chunks': [64, 272], odd: [3, 4] } as const;
+const LARGE_PARENT = randomSet(8, [2, 4], LARGE);
+const SHAPES = { ...LAYERS, ...LARGE } as const;
+
+/** Parents by content digest, and the weights of all tensors: what a reader of the corpus has. */
+const PARENTS = new Map([PARENT, LARGE_PARENT].map((set) => [contentDigest(set), set]));
+const WEIGHTS = randomWeights(5, SHAPES);
+
+/** What the reader has for a container: its parent if the corpus has it, and the weights. */
+export function contextFor(bytes: Uint8Array): DecodeContext {
+  const digest = Buffer.from(bytes.subarray(AT.parent, AT.parent + 32)).toString('hex');
+  const parent = PARENTS.get(digest);
+  return { weights: WEIGHTS, ...(parent === undefined ? {} : { parent }) };
+}
+
+/** Small, so that 200,000 take minutes; all kinds of sections, coders, n:m, last chunks and numbers of tensors. */
 export function makeCorpus(): Uint8Array[] {
-  const parent = 'fa'.repeat(32);
-  const layers = { 'q.weight': [16, 48], 'k.weight': [4, 48], 'up.weight': [8, 24] } as const;
+  return [...makeRoots(), ...makeChildren()];
+}
+
+/** Containers that decode by themselves. */
+export function makeRoots(): Uint8Array[] {
+  const ac = { coder: 'uniform-ac' } as const;
   return [
-    encodeMaskSet(randomSet(1, [2, 4], { w: [1, 4] })),
-    encodeMaskSet(randomSet(2, [2, 4], layers)),
-    encodeMaskSet(randomSet(3, [2, 4], layers, parent)),
-    encodeMaskSet(randomSet(4, [1, 4], layers, parent)),
-    encodeMaskSet(randomSet(5, [4, 8], layers)),
-    encodeMaskSet(randomSet(6, [2, 4], { 'two.chunks': [64, 272], odd: [3, 4] }), { chunkLog2: 12 }),
+    encodeMaskSet(randomSet(1, [2, 4], { w: [1, 4] }), ac),
+    encodeMaskSet(randomSet(2, [2, 4], LAYERS), ac),
+    encodeMaskSet(randomSet(3, [2, 4], LAYERS, 'fa'.repeat(32)), ac),
+    encodeMaskSet(randomSet(4, [1, 4], LAYERS, 'fa'.repeat(32)), ac),
+    encodeMaskSet(randomSet(5, [4, 8], LAYERS)),
+    encodeMaskSet(randomSet(6, [2, 4], LARGE), { ...ac, chunkLog2: 12 }),
+    encodeMaskSet(randomSet(6, [2, 4], LARGE), { coder: 'uniform', chunkLog2: 12 }),
     encodeMaskSet(randomSet(7, [2, 4], Object.fromEntries(Array.from({ length: 30 }, (_, i) => [`w${i}`, [2, 8]])))),
   ];
+}
+
+/** One for each coder that needs parent or weights, small and in several chunks. */
+function makeChildren(): Uint8Array[] {
+  const coders: readonly CoderName[] = [
+    'static',
+    'parent',
+    'weights',
+    'scaled-weights',
+    'parent+weights',
+    'patch',
+    'patch+weights',
+  ];
+  return [PARENT, LARGE_PARENT].flatMap((parent, i) => {
+    const set = randomChild(20 + i, parent, 600);
+    const context = { parent, weights: WEIGHTS };
+    return coders.map((coder) => encodeMaskSet(set, { context, coder, chunkLog2: 12, patchLog2: 8 }));
+  });
 }
 
 /** The mutated container number `iteration` of a seed: the same for both, always. */
@@ -74,7 +123,7 @@ const INTERESTING = [
 ];
 
 /** Fields of the fixed header that are lengths, counts or kinds. */
-const HEADER_FIELDS = [8, 10, 12, 13, 14, 15, 16, 20, 24, 28, 32, 36];
+const HEADER_FIELDS = [8, 10, 12, 13, 14, 15, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52];
 
 const MUTATIONS: readonly (readonly [name: string, Mutation])[] = [
   ['flip a bit', (bytes, random) => edit(bytes, random, (at) => (bytes[at]! ^= 1 << random(8)))],
@@ -82,8 +131,8 @@ const MUTATIONS: readonly (readonly [name: string, Mutation])[] = [
   ['set a word', (bytes, random) => putWord(bytes, random(bytes.length), interesting(random))],
   ['set a header field', (bytes, random) => putWord(bytes, pick(HEADER_FIELDS, random), interesting(random))],
   ['nudge a header field', (bytes, random) => nudge(bytes, pick(HEADER_FIELDS, random), random)],
-  ['set a table field', (bytes, random) => putWord(bytes, 144 + 4 * random(64), interesting(random))],
-  ['nudge a table byte', (bytes, random) => nudge(bytes, 144 + random(200), random)],
+  ['set a table field', (bytes, random) => putWord(bytes, FIXED_HEADER + random(200), interesting(random))],
+  ['nudge a table byte', (bytes, random) => nudge(bytes, FIXED_HEADER + random(200), random)],
   ['cut the end', (bytes, random) => bytes.slice(0, random(bytes.length + 1))],
   ['append', (bytes, random) => concat(bytes, randomBytes(random))],
   ['insert', (bytes, random) => splice(bytes, random(bytes.length + 1), 0, randomBytes(random))],
@@ -96,10 +145,17 @@ const MUTATIONS: readonly (readonly [name: string, Mutation])[] = [
   ['fill a part', (bytes, random) => fillPart(bytes, random)],
   ['splice another', (bytes, random, corpus) => spliceOther(bytes, pick(corpus, random), random)],
   ['swap chunks', (bytes, random) => withParts(bytes, (parts) => swapChunks(parts, random), join)],
-  ['copy a name', (bytes, random) => withParts(bytes, ({ table }) => copyName(table, random), join)],
+  ['copy a table entry', (bytes, random) => withParts(bytes, (parts) => copyEntry(parts, random), join)],
   // Sealed at once, since only a chunk length gives it away: it is never valid, whatever comes after.
   ['announce a long mask', (bytes, random) => withParts(bytes, (parts) => announceLongMask(parts, random))],
-  ['grow a shape', (bytes, random) => withParts(bytes, ({ table }) => growShape(table, random), join)],
+  [
+    'nudge a model',
+    (bytes, random) => withParts(bytes, ({ models }) => nudge(models, random(models.length + 1), random)),
+  ],
+  ['set a coder', (bytes, random) => withParts(bytes, ({ table }) => setCoder(table, random))],
+  ['raise a count', (bytes, random) => withParts(bytes, ({ table }) => table.fill(127, -1 - random(2)))],
+  // Sealed at once for the same reason.
+  ['move a payload byte', (bytes, random) => withParts(bytes, (parts) => disturb(parts, random))],
 ];
 
 /** What a writer does on purpose: right checksums over wrong contents. Undefined: nothing. The more of them, the deeper it gets. */
@@ -118,9 +174,9 @@ function repairHeader(bytes: Uint8Array): Uint8Array {
 
 /** Header checksums, and the length of the payload as it is. */
 function repairLengths(bytes: Uint8Array): Uint8Array {
-  return withParts(bytes, ({ header, payload }) => {
-    setU32(header, 32, payload.length);
-    setU32(header, 36, 0);
+  return withParts(bytes, (parts) => {
+    setPayload(parts, parts.payload);
+    setU32(parts.header, AT.payloadBytes + 4, 0);
   });
 }
 
@@ -132,92 +188,86 @@ function repairChunks(bytes: Uint8Array): Uint8Array {
 function repairContent(bytes: Uint8Array): Uint8Array {
   return withParts(bytes, (parts) => {
     sealChunks(parts);
-    if (!isSmallAndWhole(parts)) return;
     const content = contentOf(seal(parts));
-    if (content !== undefined) parts.header.set(Buffer.from(content, 'hex'), 72);
+    if (content !== undefined) parts.header.set(Buffer.from(content, 'hex'), AT.content);
   });
 }
 
-/** Undefined where the tables lead out of the bytes. */
+/** Undefined where the container can't be read. */
 function contentOf(bytes: Uint8Array): string | undefined {
   try {
-    return simpleContentDigest(simpleDecode(bytes));
+    const reader = new ContainerReader(bytes, { context: contextFor(bytes) });
+    const { n, m, base, tensors } = reader.summary;
+    if (tensors.reduce((sum, { groups }) => sum + groups, 0) > 20_000) return undefined;
+    const digests = tensors.map(({ name, rows, cols }, i) => {
+      const hash = new TensorHash(patternTable(n, m), name, rows, cols);
+      hash.update(reader.symbols(i));
+      return hash.digest();
+    });
+    return combineTensorDigests(base, patternTable(n, m), digests);
   } catch (error) {
-    if (error instanceof RangeError) return undefined;
+    if (error instanceof CodecError) return undefined;
     throw error;
   }
 }
 
-/** Whether the simple decoder, which checks nothing, may be let loose on it. */
-function isSmallAndWhole({ header, table, index, payload }: ContainerParts): boolean {
-  const view = new DataView(table.buffer, table.byteOffset, table.length);
-  const tensors = u32(header, 16);
-  let [at, groups] = [0, 0];
-  for (let i = 0; i < tensors; i++) {
-    if (at + 16 > table.length) return false;
-    const name = table.subarray(at + 16, at + 16 + table[at]!);
-    if (name.some((byte) => byte < 0x21 || byte > 0x7e)) return false;
-    groups += (view.getUint32(at + 4, true) * view.getUint32(at + 8, true)) / Math.max(1, header[13]!);
-    at += 16 + table[at]! + view.getUint16(at + 2, true);
-  }
-  const known = ['1:4', '2:4', '4:8'].includes(`${header[12]}:${header[13]}`);
-  return (
-    known && groups <= 6000 && Number.isInteger(groups) && at === table.length && index.length > 0 && payload.length > 0
-  );
-}
-
 /** Changes the parts and makes the header's checksums right, or only joins them; bytes too short to have parts stay as they are. */
 function withParts(bytes: Uint8Array, change: (parts: ContainerParts) => unknown, finish = seal): Uint8Array {
-  if (bytes.length < 144) return bytes;
+  if (bytes.length < FIXED_HEADER) return bytes;
   const parts = takeApart(bytes);
   change(parts);
   return finish(parts);
 }
 
-function swapChunks({ index, payload }: ContainerParts, random: Random): void {
-  const entries = index.length >> 3;
-  if (entries < 2) return;
-  const [a, b] = [8 * random(entries), 8 * random(entries)];
-  const first = index.slice(a, a + 8);
-  index.copyWithin(a, b, b + 8);
-  index.set(first, b);
-  if (random(2) === 0) payload.reverse();
+function swapChunks(parts: ContainerParts, random: Random): void {
+  const entries = indexEntries(parts);
+  if (entries.length < 2) return;
+  const [a, b] = [random(entries.length), random(entries.length)];
+  [entries[a], entries[b]] = [entries[b]!, entries[a]!];
+  setIndex(parts, entries);
+  if (random(2) === 0) parts.payload.reverse();
 }
 
-/** Name bytes of one entry over those of another, where all entries are as long. */
-function copyName(table: Uint8Array, random: Random): void {
-  if (table.length < 32) return;
-  const entry = 16 + table[0]!;
-  const entries = Math.floor(table.length / entry);
-  const from = entry * random(entries);
-  table.copyWithin(entry * random(entries) + 16, from + 16, from + entry);
+/** Some bytes of the tensor table over others of as many. */
+function copyEntry({ table }: ContainerParts, random: Random): void {
+  const from = random(table.length + 1);
+  table.copyWithin(random(table.length + 1), from, from + 1 + random(16));
 }
 
-/** Gives the first tensor 2^20 to 2^27 groups in chunks of one byte. */
-function announceLongMask(parts: ContainerParts, random: Random): void {
-  const { header, table, index, payload } = parts;
-  if (table.length < 16 || index.length < 8) return;
-  const [replaced, chunks] = [u32(table, 12), 1 << random(8)];
-  if (replaced * 8 > index.length) return;
-  let bytes = 0;
-  for (let i = 0; i < replaced; i++) bytes += u32(index, 8 * i);
-  header[14] = 20;
-  setU32(table, 4, 2 ** 10);
-  setU32(table, 8, 2 ** 10 * header[13]! * chunks);
-  setU32(table, 12, chunks);
-  const entries = Uint8Array.from({ length: 8 * chunks }, (_, i) => (i % 8 === 0 ? 1 : 0));
-  setIndex(parts, concat(entries, index.subarray(8 * replaced)));
-  setPayload(parts, concat(new Uint8Array(chunks).fill(0x80), payload.subarray(bytes)));
+function setCoder(table: Uint8Array, random: Random): void {
+  if (table.length > 0) table[0] = random(12);
+}
+
+/** One bit of payload or chunk under right checksums. */
+function disturb(parts: ContainerParts, random: Random): void {
+  if (parts.payload.length === 0) return;
+  parts.payload[random(parts.payload.length)]! ^= 1 << random(8);
   sealChunks(parts);
 }
 
-/** Rows or columns of the first tensor, times or plus something. */
-function growShape(table: Uint8Array, random: Random): void {
-  if (table.length < 16) return;
-  const view = new DataView(table.buffer, table.byteOffset);
-  const at = random(2) === 0 ? 4 : 8;
-  const value = view.getUint32(at, true);
-  view.setUint32(at, random(2) === 0 ? value * (1 + random(1 << 20)) : value + 4 * random(4), true);
+/** Gives one tensor 2^20 to 2^27 groups in as many chunks of a byte. */
+function announceLongMask(parts: ContainerParts, random: Random): void {
+  const chunks = 1 << random(8);
+  const groups = chunks * 2 ** 20;
+  parts.header[14] = 20;
+  parts.header[AT.flags]! &= 1;
+  setU32(parts.header, AT.tensorCount, 1);
+  setU32(parts.header, AT.groups, groups);
+  setU32(parts.header, AT.groups + 4, 0);
+  setU32(parts.header, AT.modelBytes, 0);
+  parts.models = new Uint8Array(0);
+  const m = parts.header[13]!;
+  setTable(
+    parts,
+    Uint8Array.from([1 + random(2), 1, 0, 0, 1, 119, ...varint(2 ** 10), ...varint(2 ** 10 * m * chunks)]),
+  );
+  setIndex(
+    parts,
+    Array.from({ length: chunks }, () => ({ bytes: 1, checksum: 0 })),
+  );
+  setPayload(parts, new Uint8Array(chunks).fill(0x80));
+  setU32(parts.header, AT.payloadBytes + 4, 0);
+  sealChunks(parts);
 }
 
 function edit(bytes: Uint8Array, random: Random, change: (at: number) => unknown): Uint8Array {
