@@ -54,10 +54,10 @@ export interface CodedChunks {
 
 export interface NativeCodec {
   /**
-   * Decodes chunks firstChunk … of `chunkSteps` steps each, of the sequence of all steps of `tensors` (all those with coders 2–7, in the order
-   * of the table: §8.2). What of a tensor's mask lies in chunks with other statuses than CHUNK_OK must not be used.
+   * Decodes chunks of `chunkSteps` steps each, from `firstStep` on, of the sequence of all steps of `tensors` (coders 2–7, in the order of the
+   * table: §8.2; those that the chunks hold something of are enough). What of a tensor's mask lies in chunks with other statuses than CHUNK_OK must not be used.
    */
-  decodeMasks(tensors: readonly CodedTensor[], chunkSteps: number, firstChunk: number, chunks: CodedChunks): void;
+  decodeMasks(tensors: readonly CodedTensor[], chunkSteps: number, firstStep: number, chunks: CodedChunks): void;
   /**
    * Encodes all chunks of `tensors` into `out`, one after the other; returns their bytes. `out` has room for 128 bytes a chunk and 64 a step; `lengths`
    * and `checksums` have an element a chunk. Throws RangeError where a nibble is no pattern or has frequency 0.

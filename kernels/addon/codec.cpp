@@ -47,11 +47,11 @@ int64_t ChunkSteps(Call& call, size_t at) {
 napi_value DecodeMasks(Call& call) {
   const CodedTensors tensors(call, 0, kDecoded);
   RequireSymbolCoders(call, tensors);
-  const int64_t chunk_steps = ChunkSteps(call, 1), first = call.Index(2, "firstChunk");
+  const int64_t chunk_steps = ChunkSteps(call, 1), first = call.Index(2, "firstStep");
   CodedChunks chunks(call, 3);
-  const int64_t all = (tensors.steps() + chunk_steps - 1) / chunk_steps;
-  call.AtMost("firstChunk", first, "the chunks of all tensors", all);
-  call.AtMost("chunks", chunks.count(), "those from firstChunk", all - first);
+  call.AtMost("firstStep", first, "the steps of all tensors", tensors.steps());
+  const int64_t left = (tensors.steps() - first + chunk_steps - 1) / chunk_steps;
+  call.AtMost("chunks", chunks.count(), "those from firstStep", left);
   call.Check(Codec(call).decode_masks(call.context(), tensors.data(), tensors.count(), chunk_steps, first,
                                       chunks.data(), chunks.count()));
   chunks.WriteStatuses();

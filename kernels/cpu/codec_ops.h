@@ -7,9 +7,9 @@ namespace maskserve {
 namespace ISA {
 
 ms_status DecodeMasks(ms_context*, const ms_mask_tensor* tensors, int64_t count, int64_t chunk_steps,
-                      int64_t first_chunk, ms_mask_chunk* chunks, int64_t chunk_count);
+                      int64_t first_step, ms_mask_chunk* chunks, int64_t chunk_count);
 ms_status EncodeMasks(ms_context*, const ms_mask_tensor* tensors, int64_t count, int64_t chunk_steps,
-                      int64_t first_chunk, ms_mask_output* chunks, int64_t chunk_count);
+                      int64_t first_step, ms_mask_output* chunks, int64_t chunk_count);
 ms_status CountSymbols(ms_context*, const ms_mask_tensor* tensor, uint32_t* counts, int32_t* bad);
 ms_status MagnitudeMask(ms_context*, const ms_mask_tensor* tensor);
 ms_status DecodePatches(ms_context*, const ms_mask_tensor* tensors, const int64_t* first, const uint16_t* gaps,

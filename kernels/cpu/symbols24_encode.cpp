@@ -134,10 +134,10 @@ MS_INLINE int64_t Bound(int64_t steps) {
 namespace ISA {
 
 ms_status EncodeMasks(ms_context* ctx, const ms_mask_tensor* tensors, int64_t count, int64_t chunk_steps,
-                      int64_t first_chunk, ms_mask_output* chunks, int64_t chunk_count) {
+                      int64_t first_step, ms_mask_output* chunks, int64_t chunk_count) {
   const int64_t all_steps = tensors[count - 1].first_step + StepsOf(tensors[count - 1]);
   auto body = [&](int64_t c, int) {
-    const int64_t step = (first_chunk + c) * chunk_steps, steps = Min(chunk_steps, all_steps - step);
+    const int64_t step = first_step + c * chunk_steps, steps = Min(chunk_steps, all_steps - step);
     ms_mask_output& chunk = chunks[c];
     chunk.length = 0;
     bool whole = chunk.capacity >= Bound(steps);

@@ -71,11 +71,12 @@ typedef struct ms_mask_output {
 } ms_mask_output;
 
 typedef struct ms_codec_ops {
-  /* Symbol chunks first_chunk … of the sequence of all steps of `tensors` (coders 2–7), chunk_steps steps each. */
+  /* Symbol chunks of the sequence of all steps of `tensors` (coders 2–7): chunk c has chunk_steps steps, or what is
+   * left, from first_step + c · chunk_steps. */
   ms_status (*decode_masks)(ms_context*, const ms_mask_tensor* tensors, int64_t count, int64_t chunk_steps,
-                            int64_t first_chunk, ms_mask_chunk* chunks, int64_t chunk_count);
+                            int64_t first_step, ms_mask_chunk* chunks, int64_t chunk_count);
   ms_status (*encode_masks)(ms_context*, const ms_mask_tensor* tensors, int64_t count, int64_t chunk_steps,
-                            int64_t first_chunk, ms_mask_output* chunks, int64_t chunk_count);
+                            int64_t first_step, ms_mask_output* chunks, int64_t chunk_count);
   /* counts (contexts, 8) += how often each coded symbol occurs in each context. 1 in *bad where a code is no pattern.
    */
   ms_status (*count_symbols)(ms_context*, const ms_mask_tensor* tensor, uint32_t* counts, int32_t* bad);

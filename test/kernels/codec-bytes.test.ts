@@ -124,7 +124,7 @@ onEveryIsa(import.meta.url, () => {
       [() => decode({}, { lengths: Uint32Array.of(201) }), /chunks\.payload/],
       [() => decode({}, { statuses: new Int32Array(0) }), /chunks\.statuses/],
       [() => native.decodeMasks([], 128, 0, chunks), /expected 1 to 16384 tensors/],
-      [() => native.decodeMasks([tensor], 128, 1, chunks), /expected chunks of at most those from firstChunk/],
+      [() => native.decodeMasks([tensor], 128, 2, chunks), /expected chunks of at most those from firstStep/],
       [() => native.countSymbols(tensor, new Uint32Array(7)), /the bytes of counts/],
       [() => native.packSymbols(new Uint8Array(1), new Uint8Array(3)), /expected nibbles of at least 2 bytes/],
     ];

@@ -49,7 +49,7 @@ function room(cases: readonly Case[], coding: ChunkCoding): CodedTensor[] {
 
 function decode(tensors: readonly CodedTensor[], firstChunk: number, chunks: readonly Uint8Array[]): Int32Array {
   const statuses = new Int32Array(chunks.length).fill(-1);
-  native.decodeMasks(tensors, CHUNK_STEPS, firstChunk, {
+  native.decodeMasks(tensors, CHUNK_STEPS, CHUNK_STEPS * firstChunk, {
     payload: new Uint8Array(Buffer.concat(chunks)),
     lengths: Uint32Array.from(chunks, (chunk) => chunk.length),
     checksums: Uint32Array.from(chunks, (chunk) => crc32c(chunk)),
