@@ -6,6 +6,8 @@ import type { DecodeContext, Needs, TensorPatch } from './context.js';
 import { crc32c } from './crc32c.js';
 import { decodeDense, type ChunkCoding } from './dense-chunk.js';
 import { CodecError } from './errors.js';
+import { fastCoders } from './fast-coders.js';
+import { FastMasks, packed, unpacked, UnsoundChunk } from './fast-masks.js';
 import type { TensorSources } from './group-contexts.js';
 import type { ChunkPlan, TensorEntry } from './layout.js';
 import type { Digest, Mask, MaskSet } from './mask-set.js';
@@ -53,6 +55,8 @@ export class ContainerReader {
   private scales: ReadonlyMap<number, ColumnScales> | undefined;
   /** The chunks decoded last, the latest at the end. */
   private readonly recent = new Map<number, readonly DecodedPart[]>();
+  /** Where there are native coders, and the set is 2:4. */
+  private fast: FastMasks | undefined;
 
   /** Throws CodecError: every code of FORMAT.md §12 up to `payload-length`, but for `parent-missing`. */
   constructor(source: Uint8Array | ByteSource, options: DecodeOptions = {}) {
@@ -83,6 +87,9 @@ export class ContainerReader {
    */
   symbols(index: number): Uint8Array {
     const { coded, tensor } = this.tensor(index);
+    const fast = fastCoders();
+    const nibbles = this.fastNibbles(coded, tensor);
+    if (fast !== undefined && nibbles !== undefined) return unpacked(fast, nibbles, tensor.groups);
     if (tensor.coder.form === 'none') return this.magnitude(coded, tensor);
     const out = this.startOf(tensor);
     for (const { first, symbols, changed } of this.partsOf(coded)) {
@@ -101,9 +108,10 @@ export class ContainerReader {
     if (patterns.n !== 2 || patterns.m !== 4) {
       throw new CodecError('unsupported-pattern', `expected a 2:4 mask set, got ${patterns.n}:${patterns.m}`);
     }
-    return symbolsToNibbles(
-      this.symbols(index),
-      new Uint8Array(canonicalBytes(patterns, this.tensor(index).tensor.groups)),
+    const { coded, tensor } = this.tensor(index);
+    return (
+      this.fastNibbles(coded, tensor) ??
+      symbolsToNibbles(this.symbols(index), new Uint8Array(canonicalBytes(patterns, tensor.groups)))
     );
   }
 
@@ -153,6 +161,35 @@ export class ContainerReader {
         'content-mismatch',
         `expected masks with the content digest ${header.content}, got ${content}: the writer of this file is at fault${whose}`,
       );
+    }
+  }
+
+  /** By native coders; undefined where there are none for it. */
+  private fastNibbles(coded: number, tensor: TensorEntry): Uint8Array | undefined {
+    const { patterns } = this.container.header;
+    const fast = fastCoders();
+    if (fast === undefined || patterns.n !== 2 || patterns.m !== 4) return undefined;
+    const { coder, groups, cols } = tensor;
+    if (coder.form === 'patch') {
+      const changes = this.storedChanges(coded);
+      const mask = packed(fast, this.parentSymbols(tensor));
+      const codes = changes.symbols.map((symbol) => NIBBLE_OF_SYMBOL[symbol]!);
+      fast.applyChanges(mask, mask, groups, changes.groups, codes);
+      return mask;
+    }
+    if (coder.form === 'none') {
+      const mask = new Uint8Array(canonicalBytes(patterns, groups));
+      fast.magnitudeMask({ coder: coder.id, groups, cols, weights: this.weightsOf(tensor), mask });
+      return mask;
+    }
+    this.fast ??= new FastMasks(this.container, this.source, fast, (index) => this.sources(index));
+    const chunks = this.chunksOf[coded]!;
+    try {
+      return this.fast.nibbles(coded, chunks[0]!, chunks.length);
+    } catch (error) {
+      if (!(error instanceof UnsoundChunk)) throw error;
+      const { chunk, reason, bytes } = error;
+      throw reason === 'checksum' ? this.badChecksum(chunk, bytes) : overrun(chunk, bytes.length);
     }
   }
 
@@ -232,13 +269,16 @@ export class ContainerReader {
     const start = offsets[chunk]!;
     // A copy: the next read, of scales say, may reuse its bytes.
     const bytes = this.source.read(start, offsets[chunk + 1]! - start).slice();
-    if (crc32c(bytes) !== checksums[chunk]) {
-      throw new CodecError(
-        'chunk-checksum',
-        `expected chunk ${chunk} to have the checksum ${checksums[chunk]}, got ${crc32c(bytes)}: the file is damaged, fetch it again`,
-      );
-    }
+    if (crc32c(bytes) !== checksums[chunk]) throw this.badChecksum(chunk, bytes);
     return bytes;
+  }
+
+  private badChecksum(chunk: number, bytes: Uint8Array): CodecError {
+    const expected = this.container.chunks.checksums[chunk];
+    return new CodecError(
+      'chunk-checksum',
+      `expected chunk ${chunk} to have the checksum ${expected}, got ${crc32c(bytes)}: the file is damaged, fetch it again`,
+    );
   }
 
   private coding(): ChunkCoding {

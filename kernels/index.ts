@@ -6,6 +6,7 @@ import { createRequire } from 'node:module';
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { useFastCoders } from '../codec/fast-coders.js';
 import type { NativeAddon } from './types.js';
 
 export * from './codec-types.js';
@@ -14,8 +15,9 @@ export * from './types.js';
 const built = fileURLToPath(new URL('../../kernels/build/maskserve.node', import.meta.url));
 const file = process.env['MASKSERVE_ADDON'] ? resolve(process.env['MASKSERVE_ADDON']) : built;
 
-/** The native ops. Throws one line saying what to do when the addon is missing or does not load. */
+/** The native ops; the codec's readers use them from here on. Throws one line saying what to do when the addon is missing or does not load. */
 export const native: NativeAddon = load();
+useFastCoders(native);
 
 function load(): NativeAddon {
   if (!existsSync(file)) {
