@@ -72,7 +72,8 @@ async function open(
     log: { info: (line) => log.info(line), warn: (line) => log.warn(line) },
   });
   opened.push(() => registry.close());
-  const residency = createResidency({ budgetBytes: config.cacheBytes, model: engine.model, registry });
+  const { cacheBytes, warmBytes } = config;
+  const residency = createResidency({ budgetBytes: cacheBytes, warmBytes, model: engine.model, registry });
   opened.push(() => residency.close());
   await checkDefaultTask(config.defaultTask, registry);
   const training = await openTrainingJobs({

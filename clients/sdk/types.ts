@@ -129,8 +129,8 @@ export interface ChatChunk extends Envelope {
   readonly usage?: Usage | null;
 }
 
-/** Where a task's weights are: on disk only, on the way in, or compacted in memory. */
-export type Tier = 'container' | 'loading' | 'resident';
+/** Where a task's weights are: on disk only, decoded in memory, on the way in, its changes beside a resident parent, or compacted in memory. */
+export type Tier = 'cold' | 'warm' | 'loading' | 'patched' | 'resident';
 
 export interface Model {
   /** `tiny` or `tiny:french`. */

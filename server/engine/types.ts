@@ -11,10 +11,13 @@ export interface CompactedMatrix {
 /** A resident task: every masked matrix of the model by Hugging Face parameter name. Others stay dense. */
 export interface TaskWeights {
   readonly digest: Digest;
+  /** Of a patched task: its parent's. */
   readonly matrices: Readonly<Record<string, CompactedMatrix>>;
+  /** What buildPatch24 made of the matrices that differ from the parent's. Present: the task is patched, and its parent stays leased. */
+  readonly patches?: Readonly<Record<string, Handle>>;
   /** Of 1:4 and 4:8 masks, which no kernel runs: (rows, cols) bf16 with zeros. The trainer and `eval --local` score by them; a server holds none. */
   readonly maskedDense?: Readonly<Record<string, Handle>>;
-  /** Bytes of native memory that this task owns. */
+  /** Bytes of native memory that this task owns: of a patched one, its patches'. */
   readonly bytes: number;
 }
 

@@ -11,6 +11,8 @@ const OTHER = 'other';
 const TOKEN_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5];
 /** Further than between tokens: the first one waits for the queue, the load and the prefill. */
 const FIRST_TOKEN_SECONDS = [...TOKEN_SECONDS, 5, 10, 30, 60];
+/** From a patch of a small model to a compacted copy of a large one. */
+const STAGE_SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 const REQUEST_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600];
 
 /** Live native buffers (kernels/types.ts `usage`). */
@@ -51,6 +53,7 @@ export class Metrics {
     collectDefaultMetrics({ register: this.series, prefix: PREFIX });
     this.observeEngine(sources.engine);
     this.observeResidency(sources.residency);
+    this.observeTiers(sources.residency);
     this.observeTasks(sources.registry, sources.residency);
     if (sources.nativeUsage) this.observeNative(sources.nativeUsage);
     if (sources.training) this.observeTraining(sources.training);
@@ -110,15 +113,39 @@ export class Metrics {
     this.mirror('residency_evictions_total', 'Tasks dropped from the cache', () => stats().evictions);
   }
 
+  /** By where a request found its task, and by where a load brought it. */
+  private observeTiers(residency: Residency): void {
+    const found = (): [string, number][] => Object.entries(residency.stats().found);
+    this.mirrorEach('residency_found_total', 'Requests by the tier that their task was in', 'tier', found);
+    this.gauge('residency_warm_bytes', 'Decoded masks of evicted tasks', (set) => set({}, residency.stats().warmBytes));
+    this.gauge('residency_warm_budget_bytes', 'What --warm-bytes allows', (set) =>
+      set({}, residency.stats().warmBudgetBytes),
+    );
+    const labels: ('from' | 'to')[] = ['from', 'to'];
+    const loads = this.counter('residency_loads_total', 'Tasks brought into memory', labels);
+    const decode = this.histogram('task_decode_seconds', 'Container to nibbles or changes', STAGE_SECONDS, labels);
+    const compact = this.histogram(
+      'task_compact_seconds',
+      'Nibbles or changes to what kernels run',
+      STAGE_SECONDS,
+      labels,
+    );
+    residency.onLoad(({ from, to, decodeMs, compactMs }) => {
+      loads.inc({ from, to });
+      if (from === 'cold') decode.observe({ from, to }, decodeMs / 1000);
+      compact.observe({ from, to }, compactMs / 1000);
+    });
+  }
+
   private observeTasks(registry: Registry, residency: Residency): void {
     this.gauge(
       'task_tier',
-      'Where a task is: 1 at its tier (container, loading, resident)',
+      'Where a task is: 1 at its tier (cold, warm, loading, patched, resident)',
       async (set) => {
         const { tasks } = residency.stats();
         const records = await registry.list();
         for (const { task, digest } of records.slice(0, TASK_LABELS)) {
-          set({ task: this.labels.of(task), tier: tasks.get(digest)?.tier ?? 'container' }, 1);
+          set({ task: this.labels.of(task), tier: tasks.get(digest)?.tier ?? 'cold' }, 1);
         }
       },
       ['task', 'tier'],
@@ -168,6 +195,20 @@ export class Metrics {
       async collect() {
         this.reset();
         await read((labels, value) => this.set(labels, value));
+      },
+    });
+  }
+
+  /** Counters that somebody else counts, one a label. */
+  private mirrorEach(name: string, help: string, label: string, read: () => readonly [string, number][]): void {
+    new Counter({
+      name: PREFIX + name,
+      help,
+      labelNames: [label],
+      registers: [this.series],
+      collect() {
+        this.reset();
+        for (const [value, count] of read()) this.inc({ [label]: value }, count);
       },
     });
   }

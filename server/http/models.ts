@@ -100,7 +100,7 @@ function taskObject({ task, blob, versions }: TaskRecord, stats: ResidencyStats,
     content: blob.content,
     parent: blob.parent ?? null,
     bytes: blob.bytes,
-    residency: { tier: now?.tier ?? 'container', bytes: now?.bytes ?? 0, cost_bytes: residency.costBytes() },
+    residency: { tier: now?.tier ?? 'cold', bytes: now?.bytes ?? 0, cost_bytes: residency.costBytes() },
     context_length: engine.model.contextLength,
   };
 }

@@ -1,19 +1,48 @@
-/** Containers → compacted tasks, in a worker thread: no load stalls another task's tokens. */
+/** Containers → tasks in memory, in a worker thread: no load stalls another task's tokens. */
 import type { Digest } from '../../codec/mask-set.js';
-import { native } from '../../kernels/index.js';
+import { native, type Handle } from '../../kernels/index.js';
 import type { ModelInfo, TaskWeights } from '../engine/types.js';
 import { ServerError } from '../errors.js';
-import type { LoaderSettings, LoadRequest, LoadResult } from './loader-worker.js';
+import type { LoaderSettings, LoadRequest, LoadResult, LoadTimes } from './loader-worker.js';
 import type { ContainerFile } from './open-containers.js';
 import { WorkerCalls } from './worker-calls.js';
 
+/** A task's masks as canonical nibbles, each (rows · cols/8) bytes. */
+export interface DecodedTask {
+  readonly digest: Digest;
+  readonly nibbles: Readonly<Record<string, Handle>>;
+  readonly bytes: number;
+}
+
+/** A task in memory, and what it took. */
+export type LoadedTask = TaskWeights & LoadTimes;
+
+/** A container and what it may need to be decoded. */
+export interface LoadSource {
+  readonly path: string;
+  readonly ancestors: readonly ContainerFile[];
+}
+
+/** After a throw nothing is left allocated. Throws ServerError mask_corrupt, out_of_memory, shutting_down. */
 export interface Loader {
+  /** Compacts the container at `path`, which has been verified. The matrices are the caller's to free. */
+  load(digest: Digest, path: string, ancestors?: readonly ContainerFile[]): Promise<LoadedTask>;
   /**
-   * Compacts the container at `path`, which has been verified; `ancestors`: what it may need to be decoded. The matrices are the caller's to
-   * free. Throws ServerError mask_corrupt, out_of_memory, shutting_down; after a throw nothing is left allocated.
+   * A child as patches of its compacted parent, whose matrices it shares: its own are only the patches. `content`: the parent's. undefined if
+   * they would take more than `limitBytes`, or it covers other matrices.
    */
-  load(digest: Digest, path: string, ancestors?: readonly ContainerFile[]): Promise<TaskWeights>;
+  patch(
+    digest: Digest,
+    source: LoadSource,
+    parent: { readonly content: Digest; readonly weights: TaskWeights },
+    limitBytes: number,
+  ): Promise<LoadedTask | undefined>;
+  /** Compacts nibbles, which stay the caller's. */
+  compact(task: DecodedTask): Promise<LoadedTask>;
+  /** The nibbles of a compacted task, which stays the caller's. */
+  extract(weights: TaskWeights): Promise<DecodedTask>;
   free(weights: TaskWeights): void;
+  freeDecoded(task: DecodedTask): void;
   /** Gives up loads in flight and ends the thread. */
   close(): Promise<void>;
 }
@@ -22,36 +51,76 @@ export interface Loader {
 export function createLoader(model: Pick<ModelInfo, 'base' | 'maskable'>, threads = 1): Loader {
   const giveUp = new Int32Array(new SharedArrayBuffer(4));
   const settings: LoaderSettings = { base: model.base, matrices: model.maskable, threads, giveUp };
-  const calls = new WorkerCalls<LoadRequest, LoadResult>(
-    'mask loader',
-    new URL('./loader-worker.js', import.meta.url),
-    settings,
-  );
-  const inFlight = new Set<Promise<unknown>>();
-  return {
-    load: async (digest, path, ancestors = []) => {
-      const call = calls.call({ path, ancestors });
-      inFlight.add(call);
-      try {
-        return weightsOf(digest, await call);
-      } finally {
-        inFlight.delete(call);
-      }
-    },
-    free: ({ matrices }) => {
-      for (const { packed } of Object.values(matrices)) native.free(packed);
-    },
-    close: async () => {
-      // The thread frees what it has allocated so far before it can be ended.
-      Atomics.store(giveUp, 0, 1);
-      await Promise.allSettled(inFlight);
-      await calls.close();
-    },
-  };
+  const script = new URL('./loader-worker.js', import.meta.url);
+  return new ThreadLoader(new WorkerCalls<LoadRequest, LoadResult>('mask loader', script, settings), giveUp);
 }
 
-function weightsOf(digest: Digest, result: LoadResult): TaskWeights {
-  if ('matrices' in result) return { digest, matrices: result.matrices, bytes: result.bytes };
+class ThreadLoader implements Loader {
+  private readonly inFlight = new Set<Promise<unknown>>();
+
+  constructor(
+    private readonly calls: WorkerCalls<LoadRequest, LoadResult>,
+    private readonly giveUp: Int32Array,
+  ) {}
+
+  async load(digest: Digest, path: string, ancestors: readonly ContainerFile[] = []): Promise<LoadedTask> {
+    return compactedOf(digest, await this.call({ type: 'load', path, ancestors }));
+  }
+
+  async patch(
+    digest: Digest,
+    { path, ancestors }: LoadSource,
+    { content, weights: { matrices } }: { readonly content: Digest; readonly weights: TaskWeights },
+    limitBytes: number,
+  ): Promise<LoadedTask | undefined> {
+    const parent = { content, matrices };
+    const result = await this.call({ type: 'patch', path, ancestors, parent, limitBytes });
+    if ('patches' in result) return { digest, matrices, ...result };
+    return 'failed' in result && result.failed === 'too many changes' ? undefined : unexpected(digest, result);
+  }
+
+  async compact({ digest, nibbles }: DecodedTask): Promise<LoadedTask> {
+    return compactedOf(digest, await this.call({ type: 'compact', nibbles }));
+  }
+
+  async extract({ digest, matrices }: TaskWeights): Promise<DecodedTask> {
+    const result = await this.call({ type: 'extract', matrices });
+    return 'nibbles' in result ? { digest, ...result } : unexpected(digest, result);
+  }
+
+  free({ matrices, patches }: TaskWeights): void {
+    const owned = patches ? Object.values(patches) : Object.values(matrices).map(({ packed }) => packed);
+    for (const handle of owned) native.free(handle);
+  }
+
+  freeDecoded({ nibbles }: DecodedTask): void {
+    for (const handle of Object.values(nibbles)) native.free(handle);
+  }
+
+  async close(): Promise<void> {
+    // The thread frees what it has allocated so far before it can be ended.
+    Atomics.store(this.giveUp, 0, 1);
+    await Promise.allSettled(this.inFlight);
+    await this.calls.close();
+  }
+
+  private async call(request: LoadRequest): Promise<LoadResult> {
+    const call = this.calls.call(request);
+    this.inFlight.add(call);
+    try {
+      return await call;
+    } finally {
+      this.inFlight.delete(call);
+    }
+  }
+}
+
+function compactedOf(digest: Digest, result: LoadResult): LoadedTask {
+  return 'matrices' in result ? { digest, ...result } : unexpected(digest, result);
+}
+
+function unexpected(digest: Digest, result: LoadResult): never {
+  if (!('failed' in result)) throw new Error(`expected another answer of the mask loader to ${digest}`);
   switch (result.failed) {
     case 'corrupt':
       throw new ServerError(
@@ -65,5 +134,7 @@ function weightsOf(digest: Digest, result: LoadResult): TaskWeights {
       );
     case 'given up':
       throw new ServerError('shutting_down', 'the server is shutting down');
+    case 'too many changes':
+      throw new Error(`expected no limit of changes in loading ${digest}`);
   }
 }

@@ -1,20 +1,24 @@
 /**
- * Compacted tasks in memory: an lru-cache by bytes, one load in flight a digest, leases.
+ * Tasks in memory: an lru-cache by bytes, one load in flight a digest, leases. How they get there: arrivals.ts.
  *
- * A task is in one of three places. `cache`: resident, leased or not. `outside`: evicted while leased; its memory is still in use, it is freed with
- * its last lease, and taken back into the cache if somebody asks for it again. `loads`: on the way in. Room for a load is taken before it
+ * A task is in one of four places. `cache`: resident, leased or not. `outside`: evicted while leased; its memory is still in use, it is freed with
+ * its last lease, and taken back into the cache if somebody asks for it again. `loads`: on the way in. `leaving`: on the way to the warm
+ * tier, its memory is free when it is there. A patched task leases the one that it stands on for as long as it is in memory itself, and uses it
+ * whenever it is used, so that a parent is never the first of a family to go. Room for a load is taken before it
  * starts (room.ts) by evicting, least recently used first, what nobody leases. If everything is leased, the load waits its turn, and the
  * least recently used tasks are evicted all the same, so that their leases run out and hot tasks can't starve a cold one.
  */
 import { LRUCache } from 'lru-cache';
 import type { Digest } from '../../codec/mask-set.js';
-import type { ModelInfo, TaskWeights } from '../engine/types.js';
+import type { ModelInfo } from '../engine/types.js';
 import { ServerError } from '../errors.js';
 import { abortable } from './abortable.js';
+import { Arrivals, type Household } from './arrivals.js';
 import { createLoader, type Loader } from './loader.js';
-import { containerFile } from './open-containers.js';
+import { newLoad, sumBytes, type HeldParent, type Load, type Resident } from './resident.js';
 import { Room, type RoomRequest } from './room.js';
-import type { Lease, Registry, Residency, ResidencyStats, StoredMask, Tier } from './types.js';
+import type { Lease, LoadEvent, Registry, Residency, ResidencyStats, TaskPlace } from './types.js';
+import { WarmTier } from './warm-tier.js';
 
 /** How long a load waits for running requests to end before its own requests are told to come back. */
 const WAIT_MS = 30_000;
@@ -22,6 +26,8 @@ const RETRY_AFTER_SECONDS = 5;
 
 export interface ResidencyOptions {
   readonly budgetBytes: number;
+  /** Memory for the nibbles of evicted tasks, beside `budgetBytes`. 0, the default: none are kept. */
+  readonly warmBytes?: number;
   readonly model: Pick<ModelInfo, 'base' | 'maskable'>;
   readonly registry: Pick<Registry, 'lineage'>;
   /** Threads that a load may use. 1: the other cores stay with the engine. */
@@ -45,7 +51,8 @@ export function createResidency(options: ResidencyOptions): CheckedResidency {
     );
   }
   const loader = options.loader ?? createLoader(model, loaderThreads);
-  return new LruResidency(budgetBytes, taskBytes(model), registry, loader, waitMs);
+  const warm = new WarmTier(options.warmBytes ?? 0, (task) => loader.freeDecoded(task));
+  return new LruResidency(budgetBytes, taskBytes(model), registry, loader, warm, waitMs);
 }
 
 /** The packed form of every matrix: 9/16 of the dense bytes. */
@@ -53,45 +60,32 @@ function taskBytes({ maskable }: Pick<ModelInfo, 'maskable'>): number {
   return maskable.reduce((sum, { rows, cols }) => sum + rows * cols + (rows * cols) / 8, 0);
 }
 
-interface Resident {
-  readonly weights: TaskWeights;
-  readonly loadMs: number;
-  leases: number;
-}
-
-/** A task on its way in. */
-interface Load {
-  /** Acquires that wait for it and have not given up. */
-  waiters: number;
-  /** Set when it is in memory; every waiter then has a lease on it. */
-  resident: Resident | undefined;
-  /** Present while it waits for room: ends it with an error. */
-  fail: ((error: ServerError) => void) | undefined;
-  /** evict() was called meanwhile. */
-  evicted: boolean;
-  /** Resolves when it has ended, well or not. */
-  settled: Promise<void>;
-}
-
-class LruResidency implements CheckedResidency {
+class LruResidency implements CheckedResidency, Household {
   private readonly cache: LRUCache<Digest, Resident>;
   private readonly outside = new Map<Digest, Resident>();
   private readonly loads = new Map<Digest, Load>();
+  /** Resolves when it has left. */
+  private readonly leaving = new Map<Digest, Promise<void>>();
   private readonly room: Room;
+  private readonly arrivals: Arrivals;
+  private readonly listeners = new Set<(event: LoadEvent) => void>();
   /** Taken for loads that are not in the cache yet. */
   private incomingBytes = 0;
-  private hits = 0;
-  private misses = 0;
+  private leavingBytes = 0;
+  /** Acquires by where they found their task. */
+  private readonly found = { resident: 0, patched: 0, warm: 0, cold: 0 };
   private evictions = 0;
   private closed = false;
 
   constructor(
-    private readonly budgetBytes: number,
-    private readonly cost: number,
-    private readonly registry: Pick<Registry, 'lineage'>,
+    readonly budgetBytes: number,
+    readonly cost: number,
+    registry: Pick<Registry, 'lineage'>,
     private readonly loader: Loader,
-    private readonly waitMs: number,
+    private readonly warm: WarmTier,
+    readonly waitMs: number,
   ) {
+    this.arrivals = new Arrivals(this, registry, loader, warm, (event) => this.emit(event));
     this.room = new Room(budgetBytes, (bytes) => this.makeRoom(bytes));
     this.cache = new LRUCache<Digest, Resident>({
       maxSize: budgetBytes,
@@ -99,7 +93,8 @@ class LruResidency implements CheckedResidency {
       // A load has taken its room already; as a placeholder it must not count twice.
       backgroundFetchSize: 0,
       fetchMethod: (digest) => this.bringIn(digest),
-      dispose: (resident, digest) => this.letGo(digest, resident),
+      // After: what is let go may make room for others, which looks through the cache.
+      disposeAfter: (resident, digest) => this.letGo(digest, resident),
     });
   }
 
@@ -107,13 +102,13 @@ class LruResidency implements CheckedResidency {
     signal?.throwIfAborted();
     if (this.closed) throw shuttingDown();
     if (this.cost > this.budgetBytes) throw tooLarge(this.cost, this.budgetBytes);
-    const resident = this.cache.get(digest) ?? this.takeBack(digest);
+    const resident = this.inMemory(digest);
     if (resident) {
-      this.hits++;
+      this.found[resident.parent ? 'patched' : 'resident']++;
       resident.leases++;
       return this.lease(digest, resident, false);
     }
-    this.misses++;
+    this.found[this.warm.has(digest) || this.leaving.has(digest) ? 'warm' : 'cold']++;
     return this.lease(digest, await this.awaitLoad(digest, signal), true);
   }
 
@@ -122,27 +117,36 @@ class LruResidency implements CheckedResidency {
   }
 
   evict(digest: Digest): void {
+    this.warm.drop(digest);
+    void this.leaving.get(digest)?.then(() => this.warm.drop(digest));
     const load = this.loads.get(digest);
-    if (load) load.evicted = true;
-    else this.cache.delete(digest);
+    if (load) {
+      load.evicted = true;
+      return;
+    }
+    const resident = this.cache.peek(digest) ?? this.outside.get(digest);
+    if (resident) resident.forgotten = true;
+    this.cache.delete(digest);
+  }
+
+  onLoad(listener: (event: LoadEvent) => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
   }
 
   stats(): ResidencyStats {
-    const tasks = new Map<Digest, { tier: Tier; bytes: number; leases: number; loadMs: number }>();
-    for (const [digest, { waiters }] of this.loads) {
-      tasks.set(digest, { tier: 'loading', bytes: 0, leases: waiters, loadMs: 0 });
-    }
-    for (const [digest, { weights, leases, loadMs }] of [...this.cache.entries(), ...this.outside]) {
-      tasks.set(digest, { tier: 'resident', bytes: weights.bytes, leases, loadMs });
-    }
+    const { resident, patched, warm, cold } = this.found;
     return {
       budgetBytes: this.budgetBytes,
       residentBytes: this.cache.calculatedSize,
       leasedOutsideBytes: sumBytes(this.outside.values()),
-      hits: this.hits,
-      misses: this.misses,
+      warmBytes: this.warm.bytes,
+      warmBudgetBytes: this.warm.budgetBytes,
+      hits: resident + patched,
+      misses: warm + cold,
+      found: { ...this.found },
       evictions: this.evictions,
-      tasks,
+      tasks: this.places(),
     };
   }
 
@@ -153,6 +157,8 @@ class LruResidency implements CheckedResidency {
     await this.loader.close();
     await Promise.all(loads.map((load) => load.settled));
     this.cache.clear();
+    await Promise.all(this.leaving.values());
+    this.warm.clear();
   }
 
   checkIntegrity(): void {
@@ -160,18 +166,58 @@ class LruResidency implements CheckedResidency {
     const outsideBytes = sumBytes(this.outside.values());
     const { takenBytes } = this.room;
     expectEqual('bytes in the cache', this.cache.calculatedSize, sumBytes(cached));
-    expectEqual('bytes taken', takenBytes, this.cache.calculatedSize + outsideBytes + this.incomingBytes);
+    expectEqual(
+      'bytes taken',
+      takenBytes,
+      this.cache.calculatedSize + outsideBytes + this.incomingBytes + this.leavingBytes,
+    );
     if (takenBytes > this.budgetBytes) throw new Error(`${takenBytes} bytes are taken of ${this.budgetBytes}`);
     if (cached.some(({ leases }) => leases < 0)) throw new Error('a resident task has fewer than no leases');
     for (const [digest, { leases }] of this.outside) {
       if (leases <= 0) throw new Error(`${digest} is held outside the cache without a lease`);
       if (this.cache.has(digest)) throw new Error(`${digest} is in memory twice`);
     }
+    for (const { parent } of [...cached, ...this.outside.values()]) {
+      const stands = parent && (this.cache.peek(parent.digest) ?? this.outside.get(parent.digest));
+      if (parent && !(stands && stands.leases > 0 && stands.weights === parent.weights)) {
+        throw new Error(`${parent.digest} is not held, but patches stand on it`);
+      }
+    }
+    if (this.warm.bytes > this.warm.budgetBytes) throw new Error(`${this.warm.bytes} bytes are warm`);
+  }
+
+  async holdWhole(digest: Digest, load: Load): Promise<HeldParent | undefined> {
+    if (this.loads.get(digest)?.awaitsParent) return undefined;
+    const found = this.inMemory(digest);
+    if (found) found.leases++;
+    const resident = found ?? (await this.awaitParent(digest, load));
+    const release = (): void => this.release(digest, resident);
+    if (!resident.parent) return { digest, weights: resident.weights, release };
+    release();
+    return undefined;
+  }
+
+  isWhole(digest: Digest): boolean {
+    const resident = this.cache.peek(digest);
+    return resident !== undefined && !resident.parent;
+  }
+
+  giveBack(bytes: number): void {
+    this.incomingBytes -= bytes;
+    this.room.release(bytes);
+  }
+
+  settled(digest: Digest): Promise<void> {
+    return this.leaving.get(digest) ?? Promise.resolve();
+  }
+
+  assertOpen(): void {
+    if (this.closed) throw shuttingDown();
   }
 
   /** Waits for the load in flight, or starts one. The resident that it resolves to has been leased for the caller. */
-  private async awaitLoad(digest: Digest, signal: AbortSignal | undefined): Promise<Resident> {
-    const load = this.loads.get(digest) ?? this.startLoad(digest);
+  private async awaitLoad(digest: Digest, signal: AbortSignal | undefined, whole = false): Promise<Resident> {
+    const load = this.loads.get(digest) ?? this.startLoad(digest, whole);
     if (load.resident) load.resident.leases++;
     else load.waiters++;
     try {
@@ -184,8 +230,17 @@ class LruResidency implements CheckedResidency {
     }
   }
 
-  private startLoad(digest: Digest): Load {
-    const load: Load = { waiters: 0, resident: undefined, fail: undefined, evicted: false, settled: Promise.resolve() };
+  private async awaitParent(digest: Digest, load: Load): Promise<Resident> {
+    load.awaitsParent = true;
+    try {
+      return await this.awaitLoad(digest, undefined, true);
+    } finally {
+      load.awaitsParent = false;
+    }
+  }
+
+  private startLoad(digest: Digest, whole: boolean): Load {
+    const load = newLoad(whole);
     this.loads.set(digest, load);
     const settle = (): void => this.settle(digest, load);
     load.settled = this.cache.fetch(digest).then(settle, settle);
@@ -198,6 +253,9 @@ class LruResidency implements CheckedResidency {
     if (this.loads.get(digest) !== load) return;
     this.loads.delete(digest);
     if (load.resident) this.incomingBytes -= load.resident.weights.bytes;
+    const { parent } = load.resident ?? {};
+    if (parent) this.cache.get(parent.digest);
+    if (load.evicted && load.resident) load.resident.forgotten = true;
     if (load.evicted || this.closed) this.cache.delete(digest);
     this.room.reconsider();
   }
@@ -217,22 +275,19 @@ class LruResidency implements CheckedResidency {
 
   /** lru-cache's fetchMethod: called once for all who ask for the digest meanwhile. */
   private async bringIn(digest: Digest): Promise<Resident> {
-    const started = performance.now();
     const load = this.loads.get(digest);
     if (!load) throw new Error(`expected a load of ${digest} to be registered`);
-    const masks = await this.registry.lineage(digest);
-    if (this.closed) throw shuttingDown();
-    const resident = (await this.takeRoom(digest, load)) ?? (await this.compact(digest, masks, started));
+    const resident = await this.arrivals.bring(digest, load);
     resident.leases += load.waiters;
     load.resident = resident;
     return resident;
   }
 
   /** Resolves when there is room, or to the task itself if it turns out to be still in memory. */
-  private takeRoom(digest: Digest, load: Load): Promise<Resident | undefined> {
+  takeRoom(digest: Digest, load: Load, room: number, waitMs: number): Promise<Resident | undefined> {
     return new Promise((resolve, reject) => {
       const request: RoomRequest = {
-        bytes: () => (this.outside.has(digest) ? 0 : this.cost),
+        bytes: () => (this.outside.has(digest) ? 0 : room),
         grant: (bytes) => {
           done();
           const resident = this.outside.get(digest);
@@ -250,46 +305,27 @@ class LruResidency implements CheckedResidency {
         reject(error);
         this.room.withdraw(request);
       };
-      const timer = setTimeout(() => load.fail?.(allLeased(this.budgetBytes, this.waitMs)), this.waitMs);
+      const timer = setTimeout(() => load.fail?.(allLeased(this.budgetBytes, waitMs)), waitMs);
       this.room.request(request);
     });
   }
 
-  /** Loads into the room that was taken, and gives back what the task does not need of it. */
-  private async compact(
-    digest: Digest,
-    [mask, ...ancestors]: readonly StoredMask[],
-    started: number,
-  ): Promise<Resident> {
-    try {
-      if (mask === undefined) throw new Error(`expected the lineage of ${digest} to begin with it`);
-      const weights = await this.loader.load(digest, mask.path, ancestors.map(containerFile));
-      const spare = this.cost - weights.bytes;
-      this.incomingBytes -= spare;
-      this.room.release(spare);
-      return { weights, loadMs: performance.now() - started, leases: 0 };
-    } catch (error) {
-      this.incomingBytes -= this.cost;
-      this.room.release(this.cost);
-      throw error;
-    }
-  }
-
   /** Evicts for a load of `bytes`: the unleased, least recently used first; then also leased ones, whose memory comes back later. */
   private makeRoom(bytes: number): void {
-    const fits = (givenBack: number): boolean => this.room.takenBytes - givenBack + bytes <= this.budgetBytes;
-    const oldestFirst = [...this.cache.rkeys()];
-    for (const digest of oldestFirst) {
+    const fits = (givenBack: number): boolean =>
+      this.room.takenBytes - this.leavingBytes - givenBack + bytes <= this.budgetBytes;
+    // Children come before their parents, which are used whenever they are.
+    for (const digest of [...this.cache.rkeys()]) {
       if (fits(0)) return;
       if (this.cache.peek(digest)?.leases === 0) this.cache.delete(digest);
     }
-    for (const digest of oldestFirst) {
+    for (const digest of [...this.cache.rkeys()]) {
       if (fits(sumBytes(this.outside.values()))) return;
       this.cache.delete(digest);
     }
   }
 
-  /** lru-cache's dispose. */
+  /** lru-cache's disposeAfter. */
   private letGo(digest: Digest, resident: Resident): void {
     this.evictions++;
     if (resident.leases > 0) this.outside.set(digest, resident);
@@ -330,16 +366,57 @@ class LruResidency implements CheckedResidency {
     }
   }
 
-  private free({ weights }: Resident): void {
+  private free(resident: Resident): void {
+    const { weights, parent } = resident;
+    if (this.isWorthKeeping(resident)) {
+      this.leaving.set(weights.digest, this.keepWarm(resident));
+      return;
+    }
     this.loader.free(weights);
+    parent?.release();
     this.room.release(weights.bytes);
   }
-}
 
-function sumBytes(residents: Iterable<Resident>): number {
-  let bytes = 0;
-  for (const { weights } of residents) bytes += weights.bytes;
-  return bytes;
+  /** Patches are as soon made again; a ninth of a copy's bytes are its nibbles. */
+  private isWorthKeeping({ weights, parent, forgotten }: Resident): boolean {
+    return !parent && !forgotten && !this.closed && weights.bytes / 9 <= this.warm.budgetBytes;
+  }
+
+  private async keepWarm({ weights }: Resident): Promise<void> {
+    this.leavingBytes += weights.bytes;
+    try {
+      this.warm.put(await this.loader.extract(weights));
+    } catch {
+      // Then it is cold: a load will say what is wrong, if something is.
+    } finally {
+      this.loader.free(weights);
+      this.leaving.delete(weights.digest);
+      this.leavingBytes -= weights.bytes;
+      this.room.release(weights.bytes);
+    }
+  }
+
+  private inMemory(digest: Digest): Resident | undefined {
+    const resident = this.cache.get(digest) ?? this.takeBack(digest);
+    if (resident?.parent) this.cache.get(resident.parent.digest);
+    return resident;
+  }
+
+  private places(): Map<Digest, TaskPlace> {
+    const places = new Map<Digest, TaskPlace>();
+    for (const [digest, bytes] of this.warm.sizes()) places.set(digest, { tier: 'warm', bytes, leases: 0, loadMs: 0 });
+    for (const [digest, { waiters }] of this.loads) {
+      places.set(digest, { tier: 'loading', bytes: 0, leases: waiters, loadMs: 0 });
+    }
+    for (const [digest, { weights, leases, loadMs, parent }] of [...this.cache.entries(), ...this.outside]) {
+      places.set(digest, { tier: parent ? 'patched' : 'resident', bytes: weights.bytes, leases, loadMs });
+    }
+    return places;
+  }
+
+  private emit(event: LoadEvent): void {
+    for (const listener of this.listeners) listener(event);
+  }
 }
 
 function expectEqual(what: string, counted: number, held: number): void {

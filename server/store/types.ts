@@ -103,8 +103,30 @@ export interface StoreLog {
   warn(line: string): void;
 }
 
-/** Where a task's weights are. `container`: on disk only; `resident`: compacted in memory. */
-export type Tier = 'container' | 'loading' | 'resident';
+/**
+ * Where a task's weights are. `cold`: in its container only; `warm`: as nibbles in memory; `loading`: on the way in; `patched`: its changes
+ * beside a resident parent; `resident`: compacted in memory.
+ */
+export type Tier = 'cold' | 'warm' | 'loading' | 'patched' | 'resident';
+
+export interface TaskPlace {
+  readonly tier: Tier;
+  /** In that tier, its own: a patched task's parent is not counted. */
+  readonly bytes: number;
+  readonly leases: number;
+  readonly loadMs: number;
+}
+
+/** A task that came into memory. */
+export interface LoadEvent {
+  readonly digest: Digest;
+  readonly from: 'cold' | 'warm';
+  readonly to: 'patched' | 'resident';
+  /** Container to nibbles, or to a list of changes. 0 from warm. */
+  readonly decodeMs: number;
+  /** To what kernels run with. */
+  readonly compactMs: number;
+}
 
 /** Holds a resident task in memory until released. Releasing twice is harmless. */
 export interface Lease {
@@ -121,23 +143,30 @@ export interface ResidencyStats {
   readonly residentBytes: number;
   /** Evicted but still leased. */
   readonly leasedOutsideBytes: number;
+  /** Nibbles of evicted tasks, beside the budget. */
+  readonly warmBytes: number;
+  readonly warmBudgetBytes: number;
   readonly hits: number;
   readonly misses: number;
+  /** Acquires by the tier in which they found their task; the first two are the hits. */
+  readonly found: Readonly<Record<'resident' | 'patched' | 'warm' | 'cold', number>>;
   readonly evictions: number;
-  readonly tasks: ReadonlyMap<Digest, { tier: Tier; bytes: number; leases: number; loadMs: number }>;
+  readonly tasks: ReadonlyMap<Digest, TaskPlace>;
 }
 
-/** Compacted tasks under a byte budget: LRU, one load in flight a digest, nothing leased is freed. */
+/** Tasks in memory under a byte budget: LRU, one load in flight a digest, nothing leased is freed. */
 export interface Residency {
   /**
    * Throws out_of_memory when the task alone exceeds the budget (numbers in the sentence) or running requests have held all of it for
    * too long (retryAfterSeconds), mask_corrupt when the blob fails its checks, shutting_down, the signal's reason when aborted (the load goes on for whoever else waits).
    */
   acquire(digest: Digest, signal?: AbortSignal): Promise<Lease>;
-  /** Bytes that a task of this model takes when resident, known before it is loaded. */
+  /** Bytes that a task of this model takes at most: as a compacted copy. Patched, it takes its changes. */
   costBytes(): number;
   /** Drops an unleased task; leased ones go when their last lease ends. */
   evict(digest: Digest): void;
+  /** Hears of every load that succeeds. Returns how to stop. */
+  onLoad(listener: (event: LoadEvent) => void): () => void;
   stats(): ResidencyStats;
   close(): Promise<void>;
 }

@@ -92,6 +92,7 @@ describe('the configuration', () => {
     [['--keys', '/no/keys'], /^expected a file for --keys but there is nothing at \/no\/keys$/],
     [['--cache-bytes', '2Q'], /^expected a number of bytes such as 512M or 2G for --cache-bytes but received "2Q"$/],
     [['--cache-bytes', '0'], /--cache-bytes but received "0"$/],
+    [['--warm-bytes', 'few'], /--warm-bytes but received "few"$/],
     [['--allow-origin', 'a.example/x'], /^expected an origin such as https:\/\/app\.example for --allow-origin/],
     [['--log-level', 'loud'], /^expected one of silent, .* for --log-level but received "loud"$/],
     [['--nope'], /--nope.*see maskserve --help$/],
@@ -112,6 +113,17 @@ describe('the configuration', () => {
     });
   }
 
+  it('keeps decoded masks in an eighth of the memory for resident tasks, or as told, or none', () => {
+    const warmBytes = (...argv: string[]): number => {
+      const command = parseConfig(argv, {});
+      assert.ok(command.type === 'serve');
+      return command.config.warmBytes;
+    };
+    assert.equal(warmBytes('--cache-bytes', '800M'), 100 * 2 ** 20);
+    assert.equal(warmBytes('--cache-bytes', '800M', '--warm-bytes', '3M'), 3 * 2 ** 20);
+    assert.equal(warmBytes('--warm-bytes', '0'), 0);
+  });
+
   it('names the variable that is wrong', () => {
     assert.throws(() => parse([], { MASKSERVE_MAX_QUEUE: 'many' }), { message: /for MASKSERVE_MAX_QUEUE but/ });
   });
@@ -120,7 +132,18 @@ describe('the configuration', () => {
     const command = parseConfig(['--help'], {});
     assert.ok(command.type === 'print');
     for (const option of [
-      ...['model', 'host', 'port', 'store', 'cache-bytes', 'kv-bytes', 'threads', 'max-context', 'max-running'],
+      ...[
+        'model',
+        'host',
+        'port',
+        'store',
+        'cache-bytes',
+        'warm-bytes',
+        'kv-bytes',
+        'threads',
+        'max-context',
+        'max-running',
+      ],
       ...['max-queue', 'max-body-bytes', 'max-mask-bytes', 'keys', 'allow-origin', 'default-task'],
       ...['request-timeout', 'drain-timeout', 'log-level', 'help', 'version'],
     ]) {

@@ -47,7 +47,7 @@ describe('the other endpoints', () => {
       const before = await json<Model>(server.get('/v1/models/tiny%3Afrench'));
       assert.equal(before.digest, french.digest);
       assert.equal(before.bytes, french.bytes.length);
-      assert.deepEqual(before.residency, { tier: 'container', bytes: 0, cost_bytes: server.residency.costBytes() });
+      assert.deepEqual(before.residency, { tier: 'cold', bytes: 0, cost_bytes: server.residency.costBytes() });
       await server.post('/v1/completions', { prompt: 'a', max_tokens: 1 }, { 'X-Task': 'french' });
       const after = await json<Model>(server.get('/v1/models/tiny:french'));
       assert.deepEqual([after.residency.tier, after.residency.bytes], ['resident', server.residency.costBytes()]);
