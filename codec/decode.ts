@@ -7,7 +7,7 @@ import { crc32c } from './crc32c.js';
 import { decodeDense, type ChunkCoding } from './dense-chunk.js';
 import { CodecError } from './errors.js';
 import { fastCoders } from './fast-coders.js';
-import { FastMasks, packed, unpacked, UnsoundChunk } from './fast-masks.js';
+import { decodePatchFast, FastMasks, packedParent, unpacked, UnsoundChunk } from './fast-masks.js';
 import type { TensorSources } from './group-contexts.js';
 import type { ChunkPlan, TensorEntry } from './layout.js';
 import type { Digest, Mask, MaskSet } from './mask-set.js';
@@ -172,9 +172,9 @@ export class ContainerReader {
     const { coder, groups, cols } = tensor;
     if (coder.form === 'patch') {
       const changes = this.storedChanges(coded);
-      const mask = packed(fast, this.parentSymbols(tensor));
+      const mask = new Uint8Array(canonicalBytes(patterns, groups));
       const codes = changes.symbols.map((symbol) => NIBBLE_OF_SYMBOL[symbol]!);
-      fast.applyChanges(mask, mask, groups, changes.groups, codes);
+      fast.applyChanges(mask, packedParent(fast, this.parentSymbols(tensor)), groups, changes.groups, codes);
       return mask;
     }
     if (coder.form === 'none') {
@@ -251,7 +251,7 @@ export class ContainerReader {
           symbols,
         }));
       case 'patch':
-        return decodePatchChunk(bytes, plan.tensors, coding)?.map(({ groups, symbols }, i) => ({
+        return this.decodePatch(bytes, plan.tensors, coding)?.map(({ groups, symbols }, i) => ({
           tensor: plan.tensors[i]!,
           first: 0,
           symbols,
@@ -262,6 +262,12 @@ export class ContainerReader {
         return decodeUniform(bytes, coding.patterns.count, symbols) ? [{ ...plan.piece, symbols }] : undefined;
       }
     }
+  }
+
+  private decodePatch(bytes: Uint8Array, tensors: readonly number[], coding: ChunkCoding): Changes[] | undefined {
+    const fast = coding.patterns.n === 2 ? fastCoders() : undefined;
+    const changes = fast && decodePatchFast(fast, bytes, tensors, coding);
+    return changes ?? decodePatchChunk(bytes, tensors, coding);
   }
 
   private readChunk(chunk: number): Uint8Array {

@@ -6,7 +6,14 @@ import type { NativeCodec } from '../kernels/codec-types.js';
 
 export type FastCoders = Pick<
   NativeCodec,
-  'decodeMasks' | 'decodeUniformAc' | 'magnitudeMask' | 'applyChanges' | 'packSymbols' | 'unpackSymbols' | 'crc32c'
+  | 'decodeMasks'
+  | 'decodeUniformAc'
+  | 'decodePatches'
+  | 'magnitudeMask'
+  | 'applyChanges'
+  | 'packSymbols'
+  | 'unpackSymbols'
+  | 'crc32c'
 >;
 
 let coders: FastCoders | undefined;

@@ -1,12 +1,22 @@
-/** Dense and arithmetic chunks → canonical nibbles through native coders: a tensor at a time, its chunks in parallel, each decoded once. */
+/**
+ * Chunks through native coders: dense and arithmetic ones to canonical nibbles, a tensor at a time, its chunks in parallel, each decoded once;
+ * patches to changes.
+ */
 import { CHUNK_CHECKSUM, CHUNK_OK, type CodedChunks, type CodedTensor } from '../kernels/codec-types.js';
 import type { ByteSource } from './byte-source.js';
+import type { ChunkCoding } from './dense-chunk.js';
 import type { Container } from './container.js';
 import type { FastCoders } from './fast-coders.js';
 import { uniformTables, type FrequencyTables } from './frequency-table.js';
 import type { TensorSources } from './group-contexts.js';
 import { LANES, type ChunkPlan, type TensorEntry } from './layout.js';
-import { tableList } from './models.js';
+import { tableList, type Model } from './models.js';
+import type { Changes } from './patch-chunk.js';
+import { NIBBLE_OF_SYMBOL } from './pattern.js';
+
+/** Changes that no chunk has. */
+const WHOLE_CHUNK = 2 ** 40;
+const SYMBOL_OF_NIBBLE = Uint8Array.from({ length: 16 }, (_, nibble) => Math.max(0, NIBBLE_OF_SYMBOL.indexOf(nibble)));
 
 /** A chunk that is not sound, by its index in the file. */
 export class UnsoundChunk extends Error {
@@ -78,7 +88,7 @@ export class FastMasks {
       cum: this.tables(index).cum,
       ...(weights === undefined ? {} : { weights }),
       ...(scales === undefined ? {} : { scales: scales.byColumn }),
-      ...(parent === undefined ? {} : { parent: packed(this.fast, parent) }),
+      ...(parent === undefined ? {} : { parent: packedParent(this.fast, parent) }),
       ...(mask === undefined ? {} : { mask }),
     };
   }
@@ -143,10 +153,53 @@ export class FastMasks {
   }
 }
 
-/** Symbols → nibbles, by native code. */
-export function packed(fast: FastCoders, symbols: Uint8Array): Uint8Array {
+/**
+ * The changes of each tensor of a patch chunk whose bytes are what was written; undefined if they are not sound (`decodePatchChunk` then says
+ * why), or if the chunk's tensors have different coders, whose gap tables differ too: native code takes one.
+ */
+export function decodePatchFast(
+  fast: FastCoders,
+  chunk: Uint8Array,
+  indices: readonly number[],
+  { tensors, models, sources }: ChunkCoding,
+): Changes[] | undefined {
+  const [first] = new Set(indices.map((index) => (tensors[index] as TensorEntry).coder));
+  if (first === undefined || indices.some((index) => tensors[index]?.coder !== first)) return undefined;
+  const coded = indices.map((index) => {
+    const { coder, groups, cols, changes } = tensors[index] as TensorEntry;
+    const { parent, weights } = sources(index);
+    return {
+      coder: coder.id,
+      groups,
+      cols,
+      changes,
+      cum: (models.get(coder) as Model).tables.cum,
+      parent: packedParent(fast, parent as Uint8Array),
+      ...(weights === undefined ? {} : { weights }),
+      positions: new Uint32Array(changes),
+      codes: new Uint8Array(changes),
+    };
+  });
+  const { single } = models.get(first) as Model;
+  const statuses = new Int32Array(1);
+  const chunks = { lengths: Uint32Array.of(chunk.length), checksums: Uint32Array.of(fast.crc32c(chunk)), statuses };
+  fast.decodePatches(coded, WHOLE_CHUNK, (single as FrequencyTables).cum, { payload: chunk, ...chunks });
+  if (statuses[0] !== CHUNK_OK) return undefined;
+  return coded.map(({ positions, codes }) => ({
+    groups: positions,
+    symbols: codes.map((code) => SYMBOL_OF_NIBBLE[code] ?? 0),
+  }));
+}
+
+const parents = new WeakMap<Uint8Array, Uint8Array>();
+
+/** Nibbles of a parent's symbols, which many children share: kept as long as the symbols are. Not to be written to. */
+export function packedParent(fast: FastCoders, symbols: Uint8Array): Uint8Array {
+  const known = parents.get(symbols);
+  if (known !== undefined) return known;
   const nibbles = new Uint8Array(Math.ceil(symbols.length / 2));
   fast.packSymbols(nibbles, symbols);
+  parents.set(symbols, nibbles);
   return nibbles;
 }
 

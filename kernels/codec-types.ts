@@ -73,7 +73,10 @@ export interface NativeCodec {
   countSymbols(tensor: CodedTensor, counts: Uint32Array): void;
   /** mask ← coder 10: the two largest magnitudes of each group. */
   magnitudeMask(tensor: CodedTensor): void;
-  /** Decodes patch chunks (§9): whole tensors until a chunk has `fullChunk` changes. `gaps` (65): boundaries of the gap table. */
+  /**
+   * Decodes patch chunks (§9): whole tensors until a chunk has `fullChunk` changes. `gaps` (65): boundaries of the gap table, which tensors of
+   * one coder share: those of `patch` and `patch+weights` are not decoded in one call.
+   */
   decodePatches(tensors: readonly PatchedTensor[], fullChunk: number, gaps: Uint16Array, chunks: CodedChunks): void;
   /** As encodeMasks; `out` has room for 32 bytes a chunk and 10 a change. */
   encodePatches(

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { crc32c } from '../../codec/crc32c.js';
 import type { ChunkCoding } from '../../codec/dense-chunk.js';
 import { CodecError } from '../../codec/errors.js';
+import { decodePatchFast } from '../../codec/fast-masks.js';
 import { decodePatchChunk, encodePatchChunk, type Changes } from '../../codec/patch-chunk.js';
 import { symbolsToNibbles } from '../../codec/pattern.js';
 import { CHUNK_OK, CHUNK_OVERRUN, CHUNK_POSITION, native, type PatchedTensor } from '../../kernels/index.js';
@@ -121,6 +122,22 @@ onEveryIsa(import.meta.url, () => {
       }
     });
   }
+
+  test('a chunk of both patch coders, whose gap tables differ, is left to the TypeScript codec', () => {
+    const cases = (['patch', 'patch+weights', 'patch'] as const).map((coder, i) =>
+      randomCase(random(i), coder, 16, 64, i === 1 ? 0.5 : 0.05),
+    );
+    const coding = codingOf(cases);
+    const changesOf = (i: number): Changes => (cases[i] as Case).changes;
+    const mixed = encodePatchChunk([0, 1, 2], coding, changesOf);
+    assert.equal(decodePatchFast(native, mixed, [0, 1, 2], coding), undefined);
+    assert.deepEqual(
+      decodePatchChunk(mixed, [0, 1, 2], coding),
+      cases.map(({ changes }) => changes),
+    );
+    const alike = encodePatchChunk([0, 2], coding, changesOf);
+    assert.deepEqual(decodePatchFast(native, alike, [0, 2], coding), [changesOf(0), changesOf(2)]);
+  });
 
   test('changes are found, and applied in place or beside', () => {
     for (const [rows, cols] of [
