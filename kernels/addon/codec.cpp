@@ -134,6 +134,14 @@ napi_value MagnitudeMask(Call& call) {
   return nullptr;
 }
 
+// Each patch coder has its own gap table, and a call takes one.
+void RequireOneCoder(Call& call, const CodedTensors& tensors) {
+  for (int64_t i = 1; i < tensors.count(); ++i) {
+    const uint32_t coder = tensors.data()[i].coder;
+    call.Require(coder == tensors.data()[0].coder, "coder", "to be that of the first tensor", coder);
+  }
+}
+
 // Whole tensors until a chunk has at least `full` changes (FORMAT.md §9): where each chunk's tensors start, and an end.
 std::vector<int64_t> PatchChunks(const CodedTensors& tensors, int64_t full) {
   std::vector<int64_t> first = {0};
@@ -151,6 +159,7 @@ std::vector<int64_t> PatchChunks(const CodedTensors& tensors, int64_t full) {
 
 napi_value DecodePatches(Call& call) {
   const CodedTensors tensors(call, 0, kChanged);
+  RequireOneCoder(call, tensors);
   const std::vector<int64_t> first = PatchChunks(tensors, call.Count(1, "fullChunk"));
   const std::vector<uint16_t> gaps = WideStarts(call, 2, "gaps");
   CodedChunks chunks(call, 3);
@@ -164,6 +173,7 @@ napi_value DecodePatches(Call& call) {
 
 napi_value EncodePatches(Call& call) {
   const CodedTensors tensors(call, 0, kChanged);
+  RequireOneCoder(call, tensors);
   const std::vector<int64_t> first = PatchChunks(tensors, call.Count(1, "fullChunk"));
   const std::vector<uint16_t> gaps = WideStarts(call, 2, "gaps");
   std::vector<int64_t> capacities;

@@ -182,6 +182,19 @@ onEveryIsa(import.meta.url, () => {
     beyond[beyond.length - 1] = one.groups;
     const unchanged = one.codes.slice();
     unchanged[0] = nibbleOf(cases[0]!.parent[one.positions[0]!]!);
+    const other = { ...one, coder: 9, cum: new Uint16Array(420).map((_, at) => (at % 7 === 6 ? 16384 : 0)) };
+    assert.throws(
+      () =>
+        native.encodePatches(
+          [one, other],
+          1,
+          gapsOf(cases, coding),
+          new Uint8Array(0),
+          new Uint32Array(2),
+          new Uint32Array(2),
+        ),
+      { name: 'RangeError', message: /expected coder to be that of the first tensor/ },
+    );
     for (const bad of [{ positions: swapped }, { positions: beyond }, { codes: unchanged }]) {
       assert.throws(() => encode({ ...one, ...bad }), { name: 'RangeError', message: /^encodePatches: expected / });
     }
