@@ -57,6 +57,11 @@ export interface NativeAddon extends NativeCodec {
   /** Copies into a buffer; throws on a read-only mapping. */
   write(buffer: Handle, byteOffset: number, from: ArrayBufferView): void;
   zero(buffer: Handle): void;
+  /**
+   * Reads every byte once, on all threads: brings mapped weights into memory, and is the speed that a product over them can reach at most.
+   * Gives the xor of the buffer's whole 32-bit words (of pairs of them: a last odd one is left out).
+   */
+  readThrough(buffer: Handle): number;
   /** Live buffers and the bytes they own (views and mappings own none), for leak tests and /metrics. */
   usage(): { buffers: number; bytes: number; mappedBytes: number };
 
@@ -101,6 +106,28 @@ export interface NativeAddon extends NativeCodec {
     kvHeads: number,
     headDim: number,
     capacity: number,
+    scale: number,
+    window: number,
+  ): void;
+  /**
+   * Decoding a batch, one token of each of R sequences (R = positions.length): q (R, H, hd) and k (R, KV, hd) are rotated in place at
+   * positions[r], k and v (R, KV, hd) are written there into keys[r] and values[r] (KV, capacities[r], hd), and out (R, H, hd) ← attention
+   * over them. The same bits as rope, kvWrite and attention of each row by itself.
+   */
+  attendRows(
+    out: Handle,
+    q: Handle,
+    k: Handle,
+    v: Handle,
+    cos: Handle,
+    sin: Handle,
+    keys: Float64Array,
+    values: Float64Array,
+    positions: Int32Array,
+    capacities: Int32Array,
+    heads: number,
+    kvHeads: number,
+    headDim: number,
     scale: number,
     window: number,
   ): void;

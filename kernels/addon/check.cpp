@@ -165,6 +165,27 @@ Buffer Call::Pin(double handle, const char* name) {
   return buffer;
 }
 
+std::vector<Buffer> Call::Buffers(size_t at, const char* name, const char* count_name, int64_t count) {
+  const HostArray array = Array(at, name, napi_float64_array);
+  if (static_cast<int64_t>(array.length) != count) {
+    Fail(CallError::kRange, std::string("expected ") + name + ".length to be " + count_name + " = " +
+                                std::to_string(count) + " but received " + std::to_string(array.length));
+  }
+  // A copy: what was checked is what is used, though the array be shared with another thread.
+  const auto* begin = static_cast<const double*>(array.data);
+  const std::vector<double> handles(begin, begin + array.length);
+  std::vector<Buffer> buffers;
+  buffers.reserve(handles.size());
+  for (size_t i = 0; i < handles.size(); ++i) {
+    if (i > 0 && handles[i] == handles[i - 1]) {
+      buffers.push_back(buffers.back());
+    } else {
+      buffers.push_back(handles[i] == 0 ? Buffer{nullptr, 0, false, 0} : Pin(handles[i], name));
+    }
+  }
+  return buffers;
+}
+
 Buffer Call::Open(double handle, const char* name) const {
   Buffer buffer;
   if (!(handle >= 1 && handle <= kLargestInteger && handle == std::floor(handle)) ||
@@ -237,6 +258,18 @@ HostArray Call::AnyArray(size_t at, const char* name) {
          std::string("expected ") + name + " to be a typed array or DataView but received " + Received(at));
   }
   return array;
+}
+
+std::vector<int32_t> Call::Counts(size_t at, const char* name, int32_t least) {
+  const HostArray array = Array(at, name, napi_int32_array);
+  const auto* begin = static_cast<const int32_t*>(array.data);
+  const std::vector<int32_t> counts(begin, begin + array.length);
+  for (const int32_t count : counts) {
+    if (count >= least) continue;
+    Fail(CallError::kRange, std::string("expected ") + name + " of at least " + std::to_string(least) +
+                                " but received " + std::to_string(count));
+  }
+  return counts;
 }
 
 std::vector<int32_t> Call::Ids(size_t at, int64_t vocab) {

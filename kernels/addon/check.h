@@ -61,6 +61,8 @@ class Call {
   Buffer Handle(size_t at, const char* name);
   // The same of a handle that is not an argument itself.
   Buffer Pin(double handle, const char* name);
+  // `count` buffers, by an array of their handles; 0 gives one without data.
+  std::vector<Buffer> Buffers(size_t at, const char* name, const char* count_name, int64_t count);
   template <typename T>
   T* Data(size_t at, const char* name, Access access, int64_t bytes, const char* formula, size_t alignment = alignof(T),
           Presence presence = Presence::kRequired) {
@@ -68,6 +70,8 @@ class Call {
   }
   HostArray Array(size_t at, const char* name, napi_typedarray_type type);
   HostArray AnyArray(size_t at, const char* name);
+  // An Int32Array of numbers of at least `least`. A copy, as of ids.
+  std::vector<int32_t> Counts(size_t at, const char* name, int32_t least);
   // Token ids in [0, vocab). A copy: what was checked is what is used, though the array be shared with another thread.
   std::vector<int32_t> Ids(size_t at, int64_t vocab);
 

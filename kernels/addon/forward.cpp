@@ -127,6 +127,79 @@ napi_value Attention(Call& call) {
   return nullptr;
 }
 
+// The caches of one kind (keys or values) of a batch: every one there, writable and long enough.
+std::vector<float*> CachesOf(Call& call, size_t at, const char* name, const std::vector<int32_t>& capacities,
+                             int64_t kv_heads, int64_t head_dim) {
+  std::vector<float*> caches;
+  const std::vector<Buffer> buffers = call.Buffers(at, name, "rows", static_cast<int64_t>(capacities.size()));
+  for (size_t r = 0; r < buffers.size(); ++r) {
+    const Buffer& buffer = buffers[r];
+    const int64_t bytes = Product(kv_heads, capacities[r], head_dim, 4);
+    if (buffer.data == nullptr || !buffer.writable) {
+      call.Fail(CallError::kType, std::string("expected ") + name + " to name writable buffers");
+    }
+    if (bytes < 0 || static_cast<uint64_t>(bytes) > buffer.bytes || reinterpret_cast<uintptr_t>(buffer.data) % 4 != 0) {
+      call.Fail(CallError::kRange, std::string("expected ") + name + " of at least KV·capacity·hd·4 = " +
+                                       std::to_string(bytes) + " aligned bytes but received " +
+                                       std::to_string(buffer.bytes));
+    }
+    caches.push_back(reinterpret_cast<float*>(buffer.data));
+  }
+  return caches;
+}
+
+napi_value AttendRows(Call& call) {
+  const std::vector<int32_t> positions = call.Counts(8, "positions", 0), capacities = call.Counts(9, "capacities", 1);
+  const int64_t heads = call.Count(10, "heads"), kv_heads = call.Count(11, "kvHeads");
+  const int64_t head_dim = call.Count(12, "headDim");
+  const double scale = call.Number(13, "scale");
+  const int64_t window = call.Index(14, "window"), rows = static_cast<int64_t>(positions.size());
+  if (rows == 0 || capacities.size() != positions.size()) {
+    call.Fail(CallError::kRange, "expected as many capacities as positions, and at least one, but received " +
+                                     std::to_string(capacities.size()) + " and " + std::to_string(rows));
+  }
+  if (head_dim % 2 != 0) {
+    call.Fail(CallError::kRange, "expected an even headDim but received " + std::to_string(head_dim));
+  }
+  if (heads % kv_heads != 0) {
+    call.Fail(CallError::kRange, "expected heads to be a multiple of kvHeads but received " + std::to_string(heads) +
+                                     " and " + std::to_string(kv_heads));
+  }
+  int64_t last = 0;
+  for (size_t r = 0; r < positions.size(); ++r) {
+    call.AtMost("positions", positions[r], "capacity − 1", capacities[r] - 1);
+    last = positions[r] > last ? positions[r] : last;
+  }
+  const int64_t q_bytes = Product(rows, heads, head_dim, 4), kv_bytes = Product(rows, kv_heads, head_dim, 4);
+  const int64_t table_bytes = Product(last + 1, head_dim / 2, 4);
+  auto* out = call.Data<float>(0, "out", kWrite, q_bytes, "rows·H·hd·4");
+  auto* q = call.Data<float>(1, "q", kWrite, q_bytes, "rows·H·hd·4");
+  auto* k = call.Data<float>(2, "k", kWrite, kv_bytes, "rows·KV·hd·4");
+  const auto* v = call.Data<const float>(3, "v", kRead, kv_bytes, "rows·KV·hd·4");
+  const auto* cos = call.Data<const float>(4, "cos", kRead, table_bytes, "(position + 1)·hd/2·4");
+  const auto* sin = call.Data<const float>(5, "sin", kRead, table_bytes, "(position + 1)·hd/2·4");
+  const std::vector<float*> keys = CachesOf(call, 6, "keys", capacities, kv_heads, head_dim);
+  const std::vector<float*> values = CachesOf(call, 7, "values", capacities, kv_heads, head_dim);
+  call.Apart("out", out, q_bytes, "q", q, q_bytes);
+  call.Apart("out", out, q_bytes, "k", k, kv_bytes);
+  call.Apart("out", out, q_bytes, "v", v, kv_bytes);
+  call.Apart("q", q, q_bytes, "k", k, kv_bytes);
+  std::vector<ms_cache_row> caches;
+  for (size_t r = 0; r < positions.size(); ++r) {
+    const int64_t bytes = kv_heads * capacities[r] * head_dim * 4;
+    for (float* cache : {keys[r], values[r]}) {
+      call.Apart("out", out, q_bytes, "keys or values", cache, bytes);
+      call.Apart("q", q, q_bytes, "keys or values", cache, bytes);
+      call.Apart("k", k, kv_bytes, "keys or values", cache, bytes);
+      call.Apart("v", v, kv_bytes, "keys or values", cache, bytes);
+    }
+    caches.push_back({keys[r], values[r], positions[r], capacities[r]});
+  }
+  call.Check(call.ops().attend_rows(call.context(), out, q, k, v, cos, sin, caches.data(), rows, heads, kv_heads,
+                                    head_dim, scale, window));
+  return nullptr;
+}
+
 napi_value SiluMul(Call& call) {
   const int64_t n = call.Count(3, "n"), bytes = Product(n, 4);
   auto* out = call.Data<float>(0, "out", kWrite, bytes, "n·4");
@@ -162,7 +235,7 @@ void ExportForward(napi_env env, napi_value exports) {
   const Export list[] = {
       {"toBf16", Bind<ToBf16, 4>},        {"toF32", Bind<ToF32, 4>},     {"embed", Bind<Embed, 5>},
       {"rmsnorm", Bind<RmsNorm, 6>},      {"rope", Bind<Rope, 7>},       {"kvWrite", Bind<KvWrite, 7>},
-      {"attention", Bind<Attention, 12>}, {"siluMul", Bind<SiluMul, 4>}, {"add", Bind<Add, 3>},
+      {"attention", Bind<Attention, 12>}, {"attendRows", Bind<AttendRows, 15>}, {"siluMul", Bind<SiluMul, 4>}, {"add", Bind<Add, 3>},
       {"addBias", Bind<AddBias, 4>},
   };
   ExportAll(env, exports, list, sizeof(list) / sizeof(list[0]));

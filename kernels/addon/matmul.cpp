@@ -57,29 +57,6 @@ napi_value Compress24(Call& call) {
   return nullptr;
 }
 
-// Handles of T buffers, one for each token; 0 where a token has none.
-std::vector<Buffer> TokenBuffers(Call& call, size_t at, const char* name, int64_t tokens) {
-  const HostArray array = call.Array(at, name, napi_float64_array);
-  const std::string length = std::string(name) + ".length";
-  if (static_cast<int64_t>(array.length) != tokens) {
-    call.Fail(CallError::kRange, "expected " + length + " to be tokens = " + std::to_string(tokens) + " but received " +
-                                     std::to_string(array.length));
-  }
-  // A copy: what was checked is what is used, though the array be shared with another thread.
-  const auto* begin = static_cast<const double*>(array.data);
-  const std::vector<double> handles(begin, begin + array.length);
-  std::vector<Buffer> buffers;
-  buffers.reserve(handles.size());
-  for (size_t t = 0; t < handles.size(); ++t) {
-    if (t > 0 && handles[t] == handles[t - 1]) {
-      buffers.push_back(buffers.back());
-    } else {
-      buffers.push_back(handles[t] == 0 ? Buffer{nullptr, 0, false, 0} : call.Pin(handles[t], name));
-    }
-  }
-  return buffers;
-}
-
 napi_value Matmul24Patched(Call& call) {
   const int64_t tokens = call.Count(4, "tokens"), n = call.Count(5, "n"), k = call.Count(6, "k");
   MultipleOf8(call, k);
@@ -90,7 +67,7 @@ napi_value Matmul24Patched(Call& call) {
   call.Apart("y", y, y_bytes, "x", x, x_bytes);
   call.Apart("y", y, y_bytes, "packed", packed, packed_bytes);
   std::vector<ms_patch24> patches;
-  for (const Buffer& patch : TokenBuffers(call, 3, "patches", tokens)) {
+  for (const Buffer& patch : call.Buffers(3, "patches", "tokens", tokens)) {
     call.Apart("y", y, y_bytes, "patches", patch.data, static_cast<int64_t>(patch.bytes));
     patches.push_back({patch.data, static_cast<int64_t>(patch.bytes)});
   }
@@ -110,7 +87,7 @@ napi_value MatmulMasked(Call& call) {
   call.Apart("y", y, y_bytes, "w", w, w_bytes);
   const int64_t packed_bytes = PackedBytes(n, k), codes_bytes = Product(n, k / 8);
   std::vector<ms_mask24> masks;
-  for (const Buffer& mask : TokenBuffers(call, 3, "masks", tokens)) {
+  for (const Buffer& mask : call.Buffers(3, "masks", "tokens", tokens)) {
     const int64_t bytes = static_cast<int64_t>(mask.bytes);
     if (mask.data != nullptr && bytes != packed_bytes && bytes != codes_bytes) {
       call.Fail(CallError::kRange, "expected masks of exactly N·K/8 = " + std::to_string(codes_bytes) +

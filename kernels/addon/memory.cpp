@@ -147,6 +147,15 @@ napi_value Zero(Call& call) {
   return nullptr;
 }
 
+napi_value ReadThrough(Call& call) {
+  const Buffer buffer = call.Handle(0, "buffer");
+  uint64_t sum = 0;
+  if (buffer.bytes > 0) {
+    call.Check(call.ops().read_through(call.context(), buffer.data, static_cast<int64_t>(buffer.bytes), &sum));
+  }
+  return Double(call.env(), static_cast<double>(static_cast<uint32_t>(sum ^ sum >> 32)));
+}
+
 napi_value Usage(Call& call) {
   const BufferUsage usage = BufferTable::Get().Usage();
   napi_env env = call.env();
@@ -170,6 +179,7 @@ void ExportBuffers(napi_env env, napi_value exports) {
       {"read", Bind<Read, 3>},
       {"write", Bind<Write, 3>},
       {"zero", Bind<Zero, 1>},
+      {"readThrough", Bind<ReadThrough, 1>},
       {"usage", Bind<Usage, 0>},
   };
   ExportAll(env, exports, list, sizeof(list) / sizeof(list[0]));

@@ -8,6 +8,7 @@ namespace ISA {
 
 extern const ms_ops kOps;
 const ms_ops kOps = {
+    ReadThrough,
     ToBf16,
     ToF32,
     Embed,
@@ -15,6 +16,7 @@ const ms_ops kOps = {
     Rope,
     KvWrite,
     Attention,
+    AttendRows,
     SiluMul,
     AddInto,
     AddBias,

@@ -55,6 +55,12 @@ typedef struct ms_patch24 {
   int64_t bytes;
 } ms_patch24;
 
+/* Where one row of a batch of sequences is: its token's position, and its layer's caches (KV, capacity, hd). */
+typedef struct ms_cache_row {
+  float *keys, *values;
+  int64_t position, capacity;
+} ms_cache_row;
+
 /* Attention over B whole sequences; window 0: no limit. */
 typedef struct ms_attention_shape {
   int64_t batch, tokens, heads, kv_heads, head_dim;
@@ -82,6 +88,9 @@ typedef struct ms_adamw {
 typedef struct ms_context ms_context;
 
 typedef struct ms_ops {
+  /* reads every byte once, and gives the xor of its whole 64-bit words */
+  ms_status (*read_through)(ms_context*, const void* data, int64_t bytes, uint64_t* host_xor);
+
   /* conversion: n elements; `in` may be unaligned */
   ms_status (*to_bf16)(ms_context*, uint16_t* out, const void* in, ms_value_type type, int64_t n);
   ms_status (*to_f32)(ms_context*, float* out, const void* in, ms_value_type type, int64_t n);
@@ -97,6 +106,11 @@ typedef struct ms_ops {
   ms_status (*attention)(ms_context*, float* out, const float* q, const float* k_cache, const float* v_cache,
                          int64_t start, int64_t tokens, int64_t heads, int64_t kv_heads, int64_t head_dim,
                          int64_t capacity, double scale, int64_t window);
+  /* decoding, a token of each of `rows` sequences: q and k are rotated in place, k and v written to their caches, and
+   * each row attends to its own */
+  ms_status (*attend_rows)(ms_context*, float* out, float* q, float* k, const float* v, const float* cos,
+                           const float* sin, const ms_cache_row* host_rows, int64_t rows, int64_t heads,
+                           int64_t kv_heads, int64_t head_dim, double scale, int64_t window);
   ms_status (*silu_mul)(ms_context*, float* out, const float* gate, const float* up, int64_t n);
   ms_status (*add)(ms_context*, float* x, const float* y, int64_t n);
   ms_status (*add_bias)(ms_context*, float* x, const float* bias, int64_t rows, int64_t n);

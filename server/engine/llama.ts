@@ -1,10 +1,10 @@
 /**
  * The LLaMA forward pass (arXiv 2302.13971; Qwen2's biases, Qwen3's q/k norm, Mistral's window), composed from native ops. One chunk of one sequence at a
- * time: hidden states stay in scratch buffers, the head runs only for the rows that are asked for.
+ * time, or one token of each of several: hidden states stay in scratch buffers, the head runs only for the rows that are asked for.
  */
 import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
 import { KvCache } from './kv-cache.js';
-import { linear } from './linear.js';
+import { linear, linearRows } from './linear.js';
 import type { ModelConfig } from './model-config.js';
 import { ropeTables } from './rope.js';
 import type { TaskWeights } from './types.js';
@@ -19,6 +19,15 @@ const F32 = 4;
 
 /** Sees the input x (tokens, cols) f32 of each linear layer: calibration for Wanda and SparseGPT. */
 export type InputHook = (matrix: DenseMatrix, x: Handle, tokens: number) => void;
+
+/** One sequence's part in a decoding step. */
+export interface DecodeRow {
+  readonly id: number;
+  readonly cache: KvCache;
+  readonly task: TaskWeights | null;
+}
+
+type Product = (y: Handle, x: Handle, matrix: DenseMatrix) => void;
 
 export class Forward {
   /** (HEAD_ROWS, V) f32: what `head` filled last. */
@@ -72,10 +81,58 @@ export class Forward {
     }
     native.embed(this.x, this.weights.embedding, ids, this.config.vocab, this.config.hidden);
     this.weights.layers.forEach((layer, index) => {
-      this.attend(layer, index, tokens, cache, task);
-      this.feed(layer, tokens, task);
+      const product = (y: Handle, x: Handle, matrix: DenseMatrix): void => {
+        this.hook?.(matrix, x, tokens);
+        linear(y, x, matrix, tokens, task);
+      };
+      this.project(layer, tokens, product);
+      this.attend(index, tokens, cache);
+      this.mix(layer, tokens, product);
     });
     cache.length += tokens;
+  }
+
+  /**
+   * One token of each of several sequences, each at the end of its own cache and through its own task (at most HEAD_ROWS). Leaves their
+   * hidden states for `head`, in this order. The same bits as `run` of each by itself; neighbours that share a task's weights are
+   * multiplied together.
+   */
+  decode(rows: readonly DecodeRow[]): void {
+    const full = rows.find(({ cache }) => cache.length >= cache.capacity);
+    if (rows.length === 0 || rows.length > HEAD_ROWS || full) {
+      throw new RangeError(
+        `expected 1…${HEAD_ROWS} sequences with room in their caches, but received ${rows.length}${full ? ', one of them full' : ''}`,
+      );
+    }
+    const ids = Int32Array.from(rows, ({ id }) => id);
+    const tasks = rows.map(({ task }) => task);
+    const positions = Int32Array.from(rows, ({ cache }) => cache.length);
+    const capacities = Int32Array.from(rows, ({ cache }) => cache.capacity);
+    native.embed(this.x, this.weights.embedding, ids, this.config.vocab, this.config.hidden);
+    this.weights.layers.forEach((layer, index) => {
+      const product = (y: Handle, x: Handle, matrix: DenseMatrix): void => linearRows(y, x, matrix, tasks);
+      this.project(layer, rows.length, product);
+      const { heads, kvHeads, headDim, windows } = this.config;
+      native.attendRows(
+        this.a,
+        this.q,
+        this.k,
+        this.v,
+        this.cos,
+        this.sin,
+        Float64Array.from(rows, ({ cache }) => cache.keys[index] as Handle),
+        Float64Array.from(rows, ({ cache }) => cache.values[index] as Handle),
+        positions,
+        capacities,
+        heads,
+        kvHeads,
+        headDim,
+        1 / Math.sqrt(headDim),
+        windows[index] ?? 0,
+      );
+      this.mix(layer, rows.length, product);
+    });
+    for (const { cache } of rows) cache.length++;
   }
 
   /**
@@ -98,17 +155,22 @@ export class Forward {
     this.owned.length = 0;
   }
 
-  private attend(layer: LayerWeights, index: number, tokens: number, cache: KvCache, task: TaskWeights | null): void {
-    const { hidden, heads, kvHeads, headDim, normEps, windows } = this.config;
-    const [keys, values] = [cache.keys[index] as Handle, cache.values[index] as Handle];
+  /** q, k, v ← the normed residual stream. */
+  private project(layer: LayerWeights, tokens: number, product: Product): void {
+    const { hidden, heads, kvHeads, headDim, normEps } = this.config;
     native.rmsnorm(this.h, this.x, layer.inputNorm, tokens, hidden, normEps);
-    this.linear(this.q, this.h, layer.q, tokens, task);
-    this.linear(this.k, this.h, layer.k, tokens, task);
-    this.linear(this.v, this.h, layer.v, tokens, task);
-    if (layer.qNorm !== NO_BUFFER) {
-      native.rmsnorm(this.q, this.q, layer.qNorm, tokens * heads, headDim, normEps);
-      native.rmsnorm(this.k, this.k, layer.kNorm, tokens * kvHeads, headDim, normEps);
-    }
+    product(this.q, this.h, layer.q);
+    product(this.k, this.h, layer.k);
+    product(this.v, this.h, layer.v);
+    if (layer.qNorm === NO_BUFFER) return;
+    native.rmsnorm(this.q, this.q, layer.qNorm, tokens * heads, headDim, normEps);
+    native.rmsnorm(this.k, this.k, layer.kNorm, tokens * kvHeads, headDim, normEps);
+  }
+
+  /** a ← attention of a chunk at the end of `cache`. */
+  private attend(index: number, tokens: number, cache: KvCache): void {
+    const { heads, kvHeads, headDim, windows } = this.config;
+    const [keys, values] = [cache.keys[index] as Handle, cache.values[index] as Handle];
     native.rope(this.q, this.cos, this.sin, cache.length, tokens, heads, headDim);
     native.rope(this.k, this.cos, this.sin, cache.length, tokens, kvHeads, headDim);
     native.kvWrite(keys, this.k, cache.length, tokens, kvHeads, headDim, cache.capacity);
@@ -127,23 +189,19 @@ export class Forward {
       1 / Math.sqrt(headDim),
       windows[index] ?? 0,
     );
-    this.linear(this.h, this.a, layer.o, tokens, task);
-    native.add(this.x, this.h, tokens * hidden);
   }
 
-  private feed(layer: LayerWeights, tokens: number, task: TaskWeights | null): void {
+  /** The residual stream += attention's output, then the feed-forward block's. */
+  private mix(layer: LayerWeights, tokens: number, product: Product): void {
     const { hidden, ffn, normEps } = this.config;
-    native.rmsnorm(this.h, this.x, layer.postNorm, tokens, hidden, normEps);
-    this.linear(this.gate, this.h, layer.gate, tokens, task);
-    this.linear(this.up, this.h, layer.up, tokens, task);
-    native.siluMul(this.gate, this.gate, this.up, tokens * ffn);
-    this.linear(this.h, this.gate, layer.down, tokens, task);
+    product(this.h, this.a, layer.o);
     native.add(this.x, this.h, tokens * hidden);
-  }
-
-  private linear(y: Handle, x: Handle, matrix: DenseMatrix, tokens: number, task: TaskWeights | null): void {
-    this.hook?.(matrix, x, tokens);
-    linear(y, x, matrix, tokens, task);
+    native.rmsnorm(this.h, this.x, layer.postNorm, tokens, hidden, normEps);
+    product(this.gate, this.h, layer.gate);
+    product(this.up, this.h, layer.up);
+    native.siluMul(this.gate, this.gate, this.up, tokens * ffn);
+    product(this.h, this.gate, layer.down);
+    native.add(this.x, this.h, tokens * hidden);
   }
 
   private keep(handle: Handle): Handle {

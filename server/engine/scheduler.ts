@@ -1,9 +1,11 @@
 /**
- * Which work runs next. One step of one piece of work at a time (a prefill chunk, a token, a window of an evaluation), round robin, so that a long prompt delays
- * other sequences' tokens by one chunk at most. Sequences start in order of arrival when their cache fits the budget.
+ * Which work runs next. All sequences that decode take a step together, whatever their tasks; between two such steps, one piece of other work takes one (a prefill
+ * chunk, a window of an evaluation), round robin, so that a long prompt delays tokens by one chunk at most. Sequences start in order of arrival when their cache fits
+ * the budget.
  */
 import { ServerError } from '../errors.js';
 import { Evaluation } from './evaluate.js';
+import { HEAD_ROWS } from './llama.js';
 import type { Model } from './model.js';
 import { Sequence } from './sequence.js';
 import type { EngineStats, EvaluateRequest, EvaluateResult, GenerateEvent, GenerateRequest } from './types.js';
@@ -16,6 +18,8 @@ export interface Outcome<T> {
 
 interface Work {
   readonly id: number;
+  /** Undefined: not a sequence. */
+  readonly sequence?: Sequence;
   /** True when it has ended. */
   readonly step: () => boolean;
   readonly fail: (error: unknown) => void;
@@ -34,7 +38,9 @@ export class Scheduler {
   private readonly waiting: Waiting[] = [];
   private readonly running: Work[] = [];
   private kvBytes = 0;
-  private turn = 0;
+  /** The last piece of other work that took a step. */
+  private turn = -1;
+  private decodedLast = false;
 
   constructor(
     private readonly model: Model,
@@ -56,7 +62,7 @@ export class Scheduler {
           sequence.step();
           return sequence.done;
         };
-        return { id, kvBytes, step, fail: outcome.fail, dispose: () => sequence.dispose() };
+        return { id, sequence, kvBytes, step, fail: outcome.fail, dispose: () => sequence.dispose() };
       },
     });
   }
@@ -81,12 +87,18 @@ export class Scheduler {
   /** Runs one step. False when there was nothing to do. */
   step(): boolean {
     this.admit();
-    if (this.running.length === 0) return false;
-    this.turn %= this.running.length;
-    const work = this.running[this.turn] as Work;
-    if (this.stepOf(work)) this.remove(work);
-    else this.turn++;
-    return true;
+    const decoding = this.running.filter((work) => work.sequence?.decoding);
+    const others = this.running.filter((work) => !work.sequence?.decoding);
+    if (decoding.length > 0 && !(this.decodedLast && others.length > 0)) {
+      this.decodedLast = true;
+      this.decode(decoding);
+    } else if (others.length > 0) {
+      this.decodedLast = false;
+      const work = others.find(({ id }) => id > this.turn) ?? (others[0] as Work);
+      this.turn = work.id;
+      if (this.stepOf(work)) this.remove(work);
+    }
+    return decoding.length + others.length > 0;
   }
 
   /** Frees a sequence at once, wherever it is. */
@@ -136,6 +148,37 @@ export class Scheduler {
     }
   }
 
+  /** One token of each. An error of one sequence, while it samples or tells, is its own; one of the forward pass is everybody's. */
+  private decode(works: readonly Work[]): void {
+    for (const batch of batchesOf(works)) {
+      const { forward } = this.model;
+      const sequences = batch.map(({ sequence }) => sequence as Sequence);
+      const failed = this.attempt(batch, () => {
+        forward.decode(sequences.map((sequence) => sequence.next()));
+        forward.head(0, batch.length);
+      });
+      if (failed) continue;
+      batch.forEach((work, row) => {
+        const sequence = sequences[row] as Sequence;
+        if (!this.attempt([work], () => sequence.take(row)) && sequence.done) this.remove(work);
+      });
+    }
+  }
+
+  /** True when `body` threw: then all of `works` have failed and are gone. */
+  private attempt(works: readonly Work[], body: () => void): boolean {
+    try {
+      body();
+      return false;
+    } catch (error) {
+      for (const work of works) {
+        work.fail(error);
+        this.remove(work);
+      }
+      return true;
+    }
+  }
+
   private stepOf(work: Work): boolean {
     try {
       return work.step();
@@ -146,12 +189,25 @@ export class Scheduler {
   }
 
   private remove(work: Work): void {
-    const at = this.running.indexOf(work);
-    this.running.splice(at, 1);
-    if (at < this.turn) this.turn--;
+    this.running.splice(this.running.indexOf(work), 1);
     this.kvBytes -= work.kvBytes;
     work.dispose();
   }
+}
+
+/** Those that share compacted weights side by side, HEAD_ROWS at most together. */
+function batchesOf(works: readonly Work[]): Work[][] {
+  const copies = new Map<unknown, Work[]>();
+  for (const work of works) {
+    const copy = Object.values(work.sequence?.next().task?.matrices ?? {})[0]?.packed;
+    const sharing = copies.get(copy);
+    if (sharing) sharing.push(work);
+    else copies.set(copy, [work]);
+  }
+  const sorted = [...copies.values()].flat();
+  return Array.from({ length: Math.ceil(sorted.length / HEAD_ROWS) }, (_, i) =>
+    sorted.slice(i * HEAD_ROWS, (i + 1) * HEAD_ROWS),
+  );
 }
 
 function promptIds(model: Model, request: GenerateRequest): Int32Array {

@@ -1,5 +1,5 @@
-/** One request on its way through the engine: prefill in chunks, then a token a step. Knows nothing of other sequences. */
-import { CHUNK_TOKENS, HEAD_ROWS } from './llama.js';
+/** One request on its way through the engine: prefill in chunks, then a token a step, which sequences take together. */
+import { CHUNK_TOKENS, HEAD_ROWS, type DecodeRow } from './llama.js';
 import { Detokenizer } from './detokenizer.js';
 import { KvCache, kvCacheBytes } from './kv-cache.js';
 import type { Model } from './model.js';
@@ -41,11 +41,36 @@ export class Sequence {
     return kvCacheBytes(model.config, Sequence.positions(promptTokens, request));
   }
 
-  /** One prefill chunk or one token. Sets `done` after the last. */
+  /** The prompt has been run: what is left is decoding, by `next` and `take`. */
+  get decoding(): boolean {
+    return this.prefilled === this.ids.length;
+  }
+
+  /** One prefill chunk. With the last, samples the first token, or sets `done` where none is asked for. */
   step(): void {
     this.startedAt ??= this.begin();
-    if (this.prefilled < this.ids.length) this.prefill();
-    else this.decode();
+    this.prefill();
+  }
+
+  /** The token to be run next, for Forward.decode. */
+  next(): DecodeRow {
+    return { id: this.pending as number, cache: this.cache, task: this.request.weights };
+  }
+
+  /** Samples from row `row` of the logits that `next` led to. Sets `done` after the last token. */
+  take(row: number): void {
+    const { forward, config, tokenizer } = this.model;
+    const id = this.sampler.next(forward.logits, row, config.vocab);
+    const top = this.request.logprobs;
+    const tokens = top === undefined ? [] : [tokenLogprob(forward.logits, row, config.vocab, id, top, tokenizer)];
+    this.generated++;
+    this.pending = id;
+    const ended = !this.request.ignoreEos && config.eosIds.includes(id);
+    let text = ended ? '' : (this.detokenizer?.push(id) ?? '');
+    const reason = this.finishReason(ended);
+    if (reason) text += this.detokenizer?.flush() ?? '';
+    if (text !== '' || tokens.length > 0) this.emit({ type: 'delta', text, tokens });
+    if (reason) this.finish(reason);
   }
 
   dispose(): void {
@@ -70,12 +95,12 @@ export class Sequence {
     this.prefillMs = performance.now() - (this.startedAt as number);
     if (this.scoresPrompt) this.emitPrompt();
     if (this.request.maxTokens === 0) this.finish('length');
-    else this.sample(chunk.length - 1);
+    else this.sampleFirst(chunk.length - 1);
   }
 
-  private decode(): void {
-    this.model.forward.run(Int32Array.of(this.pending as number), this.cache, this.request.weights);
-    this.sample(0);
+  private sampleFirst(row: number): void {
+    this.model.forward.head(row, 1);
+    this.take(0);
   }
 
   /** Row r of the chunk predicts the token after it; the last row's target is not in the prompt. */
@@ -100,22 +125,6 @@ export class Sequence {
   private emitPrompt(): void {
     const ids = Array.from(this.ids);
     this.emit({ type: 'prompt', ids, text: this.model.tokenizer?.decode(ids) ?? '', tokens: this.scored });
-  }
-
-  private sample(row: number): void {
-    const { forward, config, tokenizer } = this.model;
-    forward.head(row, 1);
-    const id = this.sampler.next(forward.logits, 0, config.vocab);
-    const top = this.request.logprobs;
-    const tokens = top === undefined ? [] : [tokenLogprob(forward.logits, 0, config.vocab, id, top, tokenizer)];
-    this.generated++;
-    this.pending = id;
-    const ended = !this.request.ignoreEos && config.eosIds.includes(id);
-    let text = ended ? '' : (this.detokenizer?.push(id) ?? '');
-    const reason = this.finishReason(ended);
-    if (reason) text += this.detokenizer?.flush() ?? '';
-    if (text !== '' || tokens.length > 0) this.emit({ type: 'delta', text, tokens });
-    if (reason) this.finish(reason);
   }
 
   private finishReason(ended: boolean): FinishReason | undefined {

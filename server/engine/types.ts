@@ -8,13 +8,18 @@ export interface CompactedMatrix {
   readonly packed: Handle;
 }
 
-/** A resident task: every masked matrix of the model by Hugging Face parameter name. Others stay dense. */
+/**
+ * A resident task: what its masked matrices need, by Hugging Face parameter name. Others stay dense. A patched task has its parent's
+ * `matrices`, the same handles, and `patches` of its own: tasks that share a handle are multiplied together.
+ */
 export interface TaskWeights {
   readonly digest: Digest;
   /** Of a patched task: its parent's. */
   readonly matrices: Readonly<Record<string, CompactedMatrix>>;
   /** What buildPatch24 made of the matrices that differ from the parent's. Present: the task is patched, and its parent stays leased. */
   readonly patches?: Readonly<Record<string, Handle>>;
+  /** codes24's, of matrices that are masked and not in `matrices`: a bit a weight, multiplied from the shared dense weights. */
+  readonly codes?: Readonly<Record<string, Handle>>;
   /** Of 1:4 and 4:8 masks, which no kernel runs: (rows, cols) bf16 with zeros. The trainer and `eval --local` score by them; a server holds none. */
   readonly maskedDense?: Readonly<Record<string, Handle>>;
   /** Bytes of native memory that this task owns: of a patched one, its patches'. */

@@ -2,6 +2,9 @@
  * `npm run bench -- [--model DIR]… [--json FILE] [--runs N] [--threads N]`: load time, task switch, prefill and decode speed, dense and masked, on models/tiny and
  * on a random-weight 162 M LLaMA, or on the models named. Prints the hardware first; ratios are of one run.
  *
+ * `npm run bench -- kernels [--model DIR] [--json FILE] [--runs N] [--threads N]`: the matrix products of decoding, on a layer of 256 MiB and in the engine on the
+ * random-weight model, beside their bars, on one and on all threads, on the best instruction set and on AVX2.
+ *
  * `npm run bench -- train [--yardstick PYTHON --yardstick-script FILE] [--json FILE] [--runs N] [--threads N]`: training speed and peak memory on models/tiny, beside the
  * PyTorch yardstick's (`maskllm_torch.py`) in alternating runs when a Python with torch is named, there or in MASKSERVE_YARDSTICK and MASKSERVE_YARDSTICK_SCRIPT.
  *
@@ -15,6 +18,7 @@ import { parseArgs } from 'node:util';
 import { TINY } from '../tiny.js';
 import { codecTable, measureCodec } from './codec.js';
 import { hardware, hardwareLine } from './hardware.js';
+import { kernelTable, measureKernels } from './kernels.js';
 import { LLAMA_162M, writeRandomModel } from './random-model.js';
 import { measureServing, type ServingFigures } from './serving.js';
 import { measureTraining, trainingTable } from './train.js';
@@ -37,14 +41,16 @@ const { values, positionals } = parseArgs({
 const SERVING_RUNS = 5;
 const TRAINING_ROUNDS = 3;
 const CODEC_RUNS = 7;
+const KERNEL_RUNS = 15;
 
 const [what = 'serving', ...rest] = positionals;
 if (rest.length === 0 && what === 'train') benchTraining();
 else if (rest.length === 0 && what === 'codec') benchCodec();
 else if (rest.length === 0 && what === 'serving') await benchServing();
+else if (rest.length === 0 && what === 'kernels') benchKernels();
 else
   fail(
-    `expected \`npm run bench\`, \`npm run bench -- train\` or \`npm run bench -- codec\` but received ${positionals.join(' ')}`,
+    `expected \`npm run bench\` or \`npm run bench -- train\`, \`codec\` or \`kernels\` but received ${positionals.join(' ')}`,
   );
 
 async function benchServing(): Promise<void> {
@@ -100,6 +106,22 @@ function benchCodec(): void {
   });
   console.log(codecTable(codec));
   if (values.json) writeFileSync(values.json, `${JSON.stringify({ hardware: hardware(), codec }, null, 2)}\n`);
+}
+
+function benchKernels(): void {
+  const runs = Number(values.runs ?? KERNEL_RUNS);
+  if (!(Number.isInteger(runs) && runs > 0))
+    return fail(`expected --runs to be a whole number from 1 but received ${values.runs}`);
+  const scratch = mkdtempSync(join(tmpdir(), 'maskserve-bench-'));
+  try {
+    console.log(`hardware: ${hardwareLine(hardware())}`);
+    const model = values.model?.[0] ?? writtenRandomModel(scratch);
+    const kernels = measureKernels({ model, threads: Number(values.threads), runs });
+    console.log(kernelTable(kernels));
+    if (values.json) writeFileSync(values.json, `${JSON.stringify({ hardware: hardware(), kernels }, null, 2)}\n`);
+  } finally {
+    rmSync(scratch, { recursive: true, force: true });
+  }
 }
 
 function fail(message: string): void {

@@ -38,6 +38,11 @@ const number = (name: string, value: number): Argument => ({ name, kind: 'number
 const ids = { name: 'ids', kind: 'array', value: Int32Array.of(1, 2, 3) } as const;
 const type = { name: 'type', kind: 'text', value: 'f32' } as const;
 
+/** Three of (KV, capacity, hd). */
+function caches(): Float64Array {
+  return Float64Array.from([1, 2, 3], () => scope.room(2 * 8 * 6 * 4));
+}
+
 /** A call that is right, argument by argument. T 2, N 3, K 16, V 5, H 4, KV 2, hd 6, capacity 8. */
 const OPS: Readonly<Record<string, readonly Argument[]>> = {
   toBf16: [out('out', 10, 2), input('input', 20, 1), type, count('n', 5)],
@@ -82,6 +87,23 @@ const OPS: Readonly<Record<string, readonly Argument[]>> = {
     count('capacity', 8),
     number('scale', 0.5),
     index('window', 0),
+  ],
+  attendRows: [
+    out('out', 3 * 4 * 6 * 4),
+    out('q', 3 * 4 * 6 * 4),
+    out('k', 3 * 2 * 6 * 4),
+    input('v', 3 * 2 * 6 * 4),
+    input('cos', 5 * 3 * 4),
+    input('sin', 5 * 3 * 4),
+    { name: 'keys', kind: 'array', value: caches() },
+    { name: 'values', kind: 'array', value: caches() },
+    { name: 'positions', kind: 'array', value: Int32Array.of(0, 4, 2) },
+    { name: 'capacities', kind: 'array', value: Int32Array.of(8, 8, 8) },
+    count('heads', 4),
+    count('kvHeads', 2),
+    count('headDim', 6),
+    number('scale', 0.5),
+    index('window', 3),
   ],
   siluMul: [out('out', 20), input('gate', 20), input('up', 20), count('n', 5)],
   add: [out('x', 20), input('y', 20), count('n', 5)],
@@ -297,11 +319,16 @@ function checkArray(op: string, args: readonly unknown[], at: number, name: stri
 }
 
 test('values outside their range are refused by name', () => {
-  const cases: readonly (readonly [string, number, number, RegExp])[] = [
+  const cases: readonly (readonly [string, number, number | Int32Array, RegExp])[] = [
     ['rmsnorm', 5, -1, /eps of at least 0/],
     ['rope', 6, 5, /even headDim/],
     ['kvWrite', 2, 7, /start \+ tokens of at most capacity = 8 but received 9/],
     ['attention', 4, 7, /start \+ tokens of at most capacity = 8 but received 9/],
+    ['attendRows', 12, 5, /even headDim/],
+    ['attendRows', 11, 3, /heads to be a multiple of kvHeads but received 4 and 3/],
+    ['attendRows', 8, Int32Array.of(0, 8, 2), /positions of at most capacity − 1 = 7 but received 8/],
+    ['attendRows', 8, Int32Array.of(0, -1, 2), /positions of at least 0 but received -1/],
+    ['attendRows', 9, Int32Array.of(8, 9, 8), /keys of at least KV·capacity·hd·4 = 432 aligned bytes but received 384/],
     ['attention', 7, 3, /heads to be a multiple of kvHeads but received 4 and 3/],
     ['matmul24', 5, 12, /k to be a multiple of 8 but received 12/],
     ['matmul24Patched', 6, 12, /k to be a multiple of 8/],

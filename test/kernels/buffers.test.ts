@@ -185,6 +185,21 @@ test('read and write copy any typed array, part of one, and DataViews', () => {
   native.free(buffer);
 });
 
+test('readThrough reads every whole pair of words, whatever is left over, on any number of threads', () => {
+  const next = random(3);
+  for (const words of [2, 30, 64, 1_000_002]) {
+    const content = Uint32Array.from({ length: words }, () => next() * 2 ** 32);
+    const buffer = native.alloc(content.byteLength + 7);
+    native.write(buffer, 0, content);
+    native.write(buffer, content.byteLength, new Uint8Array(7).fill(255));
+    for (const threads of [1, 3, 0]) {
+      native.setThreads(threads);
+      assert.equal(native.readThrough(buffer), content.reduce((a, b) => a ^ b, 0) >>> 0, `${words} words`);
+    }
+    native.free(buffer);
+  }
+});
+
 test('read, write and zero refuse what lies outside, and what is no array', () => {
   const buffer = native.alloc(8);
   assert.throws(
