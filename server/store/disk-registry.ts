@@ -130,7 +130,7 @@ class DiskRegistry implements Registry {
     this.check(task, options.precondition);
     const received = await blobFiles.receive(bytes, options);
     try {
-      const [header] = await Promise.all([this.checked(received), received.file.finish()]);
+      const header = await this.checkedAndFinished(received);
       const blob: BlobInfo = { digest: received.digest, bytes: received.bytes, ...header };
       return await this.turns.run(task, () =>
         this.links.run('', () => this.commit(task, received, blob, options.precondition)),
@@ -230,6 +230,14 @@ class DiskRegistry implements Registry {
     await blobs.idle();
     await layout.close();
     await lock.release();
+  }
+
+  /** Checks it while its bytes go to stable storage. Both have ended when this does; what the check says comes first. */
+  private async checkedAndFinished(received: ReceivedBlob): Promise<BlobHeader> {
+    const [check, finish] = await Promise.allSettled([this.checked(received), received.file.finish()]);
+    if (check.status === 'rejected') throw check.reason as Error;
+    if (finish.status === 'rejected') throw finish.reason as Error;
+    return check.value;
   }
 
   /** Checks a received container whole, beside its parent if it needs one. Throws invalid_mask, wrong_base, parent_unknown. */
