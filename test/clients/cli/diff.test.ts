@@ -13,6 +13,7 @@ import { luminance } from '../../../clients/cli/pictures/colours.js';
 import { heatMapSvg, layOutHeatMap, percent, type HeatMap } from '../../../clients/cli/pictures/heat-map.js';
 import { svgToPng } from '../../../clients/cli/pictures/svg.js';
 import { addRates, NO_RATE, rateOf } from '../../../server/trainer/rate.js';
+import { shippedSet } from '../../shipped-masks.js';
 import { TINY } from '../../tiny.js';
 import { maskctl, type RunOptions } from './maskctl.js';
 import { decodePng, labelsOf, WITHOUT_SHARP } from './pictures-decoded.js';
@@ -136,7 +137,7 @@ test('numbers are those of a hand computation, by matrix and in all, in whatever
 
 test('the shipped masks: as the trainer counts them', async () => {
   const compared = await diff([GENERAL, FRENCH]);
-  const [general, french] = [GENERAL, FRENCH].map((path) => decodeMaskSet(readFileSync(path))) as [MaskSet, MaskSet];
+  const [general, french] = ['general', 'french'].map(shippedSet) as [MaskSet, MaskSet];
   const rate = general.masks
     .map(({ symbols }, index) =>
       rateOf(symbolsToNibbles(symbols), symbolsToNibbles((french.masks[index] as Mask).symbols)),
@@ -153,7 +154,7 @@ test('4:8 counts swaps among eight, and a mask does not differ from itself', () 
   // Symbol 0 keeps 0123, 1 keeps 0124, 69 keeps 4567.
   const { changed, singleSwaps, parameters } = compareSymbols(Uint8Array.of(0, 0, 1), Uint8Array.of(1, 69, 1), 4, 8);
   assert.deepEqual({ changed, singleSwaps, parameters }, { changed: 2, singleSwaps: 1, parameters: 24 });
-  const { masks } = decodeMaskSet(readFileSync(FRENCH));
+  const { masks } = shippedSet('french');
   const { symbols } = masks[0] as Mask;
   const same = compareSymbols(symbols, symbols, 2, 4);
   assert.deepEqual([same.changed, same.singleSwaps, same.bits], [0, 0, 0]);

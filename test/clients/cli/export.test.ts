@@ -16,9 +16,9 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { openBase } from '../../../clients/cli/interchange/base-model.js';
 import { contentDigest } from '../../../codec/content-digest.js';
-import { decodeMaskSet } from '../../../codec/decode.js';
 import { encodeMaskSet } from '../../../codec/encode.js';
 import { loadModel } from '../../../server/engine/model.js';
+import { shippedSet } from '../../shipped-masks.js';
 import { TINY } from '../../tiny.js';
 import { BIASED, unzip } from './interchange/foreign.js';
 import { emptyPast, openSession, run } from './interchange/onnx-session.js';
@@ -45,7 +45,7 @@ test('npz holds packed bits under the parameter names, as numpy.savez_compressed
   const out = join(folder, 'mask_compressed.npz');
   const said = await exported('--format', 'npz', '--task', 'general', '--out', out);
   const general = readFileSync(GENERAL);
-  const set = decodeMaskSet(general);
+  const set = shippedSet('general');
   assert.deepEqual(said, {
     format: 'npz',
     out,

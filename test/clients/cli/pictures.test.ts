@@ -3,7 +3,6 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { decodeMaskSet } from '../../../codec/decode.js';
 import type { MaskSet } from '../../../codec/mask-set.js';
 import { patternTable } from '../../../codec/pattern.js';
 import { type Colour, SIX_COLOURS } from '../../../clients/cli/pictures/colours.js';
@@ -14,6 +13,7 @@ import { layOutSheet, type Panel } from '../../../clients/cli/pictures/sheet-lay
 import { svgDocument, svgToPng } from '../../../clients/cli/pictures/svg.js';
 import { shortened, text, textWidth } from '../../../clients/cli/pictures/text.js';
 import { Random } from '../../../server/engine/random.js';
+import { shippedSet } from '../../shipped-masks.js';
 import { TINY } from '../../tiny.js';
 import { maskctl } from './maskctl.js';
 import { decodePng, type Decoded, labelsOf, WITHOUT_SHARP } from './pictures-decoded.js';
@@ -35,7 +35,7 @@ test('inspect --png draws every group of every matrix in the colour of its patte
   assert.deepEqual({ code, stderr }, { code: 0, stderr: '' });
   assert.equal((JSON.parse(stdout) as { png: string }).png, png);
   const picture = await decodePng(readFileSync(png));
-  const { masks, m } = decodeMaskSet(readFileSync(FRENCH));
+  const { masks, m } = shippedSet('french');
   const layout = layOutSheet(masks, m);
   assert.deepEqual({ width: picture.width, height: picture.height }, { width: layout.width, height: layout.height });
   assert.deepEqual(layout.scale, { rows: 1, groups: 1 });
@@ -62,7 +62,7 @@ test('people are told where the picture went, and without --png the JSON says th
 });
 
 test('layers are rows and kinds of matrices are columns; no panel overlaps another or leaves the picture', () => {
-  const { masks } = decodeMaskSet(readFileSync(FRENCH));
+  const { masks } = shippedSet('french');
   const { panels, places, rowLabels, columnLabels, width, height } = layOutSheet(masks, 4);
   assert.deepEqual(columnLabels, ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']);
   assert.deepEqual(rowLabels[5], 'layer 5');

@@ -1,13 +1,13 @@
 /** `maskserve` as a process of its own, on models/tiny, a free port and a store that goes with it. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { decodeMaskSet } from '../../../codec/decode.js';
 import type { MaskSet } from '../../../codec/mask-set.js';
 import { Random } from '../../../server/engine/random.js';
+import { shippedSet } from '../../shipped-masks.js';
 import { TINY } from '../../tiny.js';
 
 const MAIN = fileURLToPath(new URL('../../../server/main.js', import.meta.url));
@@ -42,7 +42,7 @@ export async function serveTiny(...flags: string[]): Promise<Served> {
 
 /** A mask set for models/tiny with random patterns: as valid as a learned one. */
 export function randomTinyMask(seed: number): MaskSet {
-  const shipped = decodeMaskSet(readFileSync(join(TINY, 'masks', 'general.mask')));
+  const shipped = shippedSet('general');
   const random = new Random(seed);
   const masks = shipped.masks.map((mask) => ({
     ...mask,

@@ -9,7 +9,7 @@ import { contentDigest } from '../../../codec/content-digest.js';
 import { decodeMaskSet } from '../../../codec/decode.js';
 import type { TrainEvent, TrainFinished, TrainStarted, TrainStep } from '../../../server/trainer/types.js';
 import { DOCUMENTS, losses } from '../../server/trainer/runs.js';
-import { TINY } from '../../tiny.js';
+import { shippedSet } from '../../shipped-masks.js';
 import { finished, maskctl, start, type Finished } from './maskctl.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'maskctl-train-'));
@@ -167,7 +167,7 @@ test('a transfer starts from the mask that comes with the model, and is its chil
     small('child.mask', '--json', '--from', 'general', '--steps', '1', '--lr', '1e-6'),
   );
   assert.equal(code, 0, stderr);
-  const general = decodeMaskSet(readFileSync(join(TINY, 'masks', 'general.mask')));
+  const general = shippedSet('general');
   const child = decodeMaskSet(readFileSync(file('child.mask')));
   assert.equal(child.parent, contentDigest(general));
   assert.deepEqual(child.masks, general.masks);
