@@ -1,7 +1,6 @@
 /** A compacted task seen as the mask set that it was made from: what a child is decoded against and patched onto, without a container read. */
 import type { TensorPatch } from '../../codec/context.js';
 import type { Digest, Mask, MaskSet } from '../../codec/mask-set.js';
-import { nibblesToSymbols } from '../../codec/pattern.js';
 import { native, type Handle } from '../../kernels/index.js';
 import type { CompactedMatrix, MaskableMatrix } from '../engine/types.js';
 
@@ -58,7 +57,9 @@ export class CompactedParent {
 
   private symbols(name: string, rows: number, cols: number): Uint8Array {
     if (this.last?.name !== name) {
-      this.last = { name, symbols: nibblesToSymbols(this.nibbles(name, rows, cols)) };
+      const symbols = new Uint8Array((rows * cols) / 4);
+      native.unpackSymbols(symbols, this.nibbles(name, rows, cols));
+      this.last = { name, symbols };
     }
     return this.last.symbols;
   }
