@@ -9,6 +9,7 @@ import { computeBaseDigest } from '../engine/base-digest.js';
 import type { Model } from '../engine/model.js';
 import { locateTensors } from '../engine/safetensors.js';
 import { syncDirectory } from '../engine/safetensors-writer.js';
+import { weightsInFiles } from '../engine/weight-files.js';
 import { matricesOf } from '../engine/weights.js';
 import { maskSetOf, type NibblesByName } from './nibbles.js';
 import type { Parameter } from './optimizer.js';
@@ -50,7 +51,8 @@ export function writePreparedModel(
     const base = computeBaseDigest(locateTensors(directory));
     const set = maskSetOf(masked, mask, base);
     const general = contentDigest(set);
-    saveFile(join(directory, 'masks'), `${GENERAL_TASK}.mask`, encodeMaskSet(set));
+    const container = encodeMaskSet(set, { context: { weights: weightsInFiles(directory) } });
+    saveFile(join(directory, 'masks'), `${GENERAL_TASK}.mask`, container);
     const { name, base: originalBase } = masked.info;
     const about = { preparedFrom: { name, base: originalBase }, defaultTask: GENERAL_TASK, general, recipe };
     saveFile(directory, 'maskserve.json', `${JSON.stringify(about, null, 2)}\n`);

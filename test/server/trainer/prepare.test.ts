@@ -9,6 +9,7 @@ import { decodeMaskSet } from '../../../codec/decode.js';
 import type { MaskSet } from '../../../codec/mask-set.js';
 import { native } from '../../../kernels/index.js';
 import { loadModel, type Model } from '../../../server/engine/model.js';
+import { weightsInFiles } from '../../../server/engine/weight-files.js';
 import { matricesOf, type DenseMatrix } from '../../../server/engine/weights.js';
 import { PREPARE_DEFAULTS } from '../../../server/trainer/defaults.js';
 import { codesOfSet } from '../../../server/trainer/nibbles.js';
@@ -71,7 +72,10 @@ async function prepare(
 /** Quicker than SparseGPT's, where it does not matter which. */
 const magnitude = (): MaskSet => oneShotMask(model, { method: 'magnitude', windows: [], damp: 0.01 });
 
-const generalOf = (directory: string): MaskSet => decodeMaskSet(readFileSync(join(directory, 'masks', 'general.mask')));
+const generalOf = (directory: string): MaskSet =>
+  decodeMaskSet(readFileSync(join(directory, 'masks', 'general.mask')), {
+    context: { weights: weightsInFiles(directory) },
+  });
 
 function weightsOf(matrix: DenseMatrix): Uint16Array {
   const values = new Uint16Array(matrix.rows * matrix.cols);
