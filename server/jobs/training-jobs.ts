@@ -3,7 +3,7 @@
  * only its client can make it go away: a server that stops, or is killed, goes on with it at its next start.
  */
 import { randomBytes } from 'node:crypto';
-import type { Readable } from 'node:stream';
+import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Digest } from '../../codec/mask-set.js';
 import type { ModelInfo } from '../engine/types.js';
@@ -18,7 +18,7 @@ import { LostToPrior, publishLearned } from './publish.js';
 import { withAllSettings } from './request.js';
 import { RequestIntake } from './request-intake.js';
 import { startTraining, type TrainingThread } from './training-thread.js';
-import type { TrainingOutcome } from './training-protocol.js';
+import type { Learned, TrainingOutcome } from './training-protocol.js';
 import {
   JOB_STATES,
   type JobEvent,
@@ -281,19 +281,22 @@ class JobQueue implements TrainingJobs {
       case 'failed':
         return this.fail(job, 'training_failed', outcome.message);
       case 'learned':
-        return this.publish(job, outcome.container);
+        return this.publish(job, outcome.learned);
     }
   }
 
-  private async publish(job: Job, container: Uint8Array): Promise<void> {
+  private async publish(job: Job, learned: Learned): Promise<void> {
     this.publishing = job;
     try {
       const { registry, maxMaskBytes } = this.options;
-      const result = await publishLearned(registry, job.record, container, maxMaskBytes);
+      const result = await publishLearned(registry, job.record, learned, maxMaskBytes);
       await job.note({ state: 'finished', endedAt: Date.now(), result });
       this.options.log.info(
         `training job ${job.id} published task "${job.record.order.task}" as sha256:${result.digest}`,
       );
+      if (result.flattened !== undefined) {
+        this.options.log.warn(`training job ${job.id} could not store a patch of its parent: ${result.flattened}`);
+      }
     } catch (error) {
       const code = error instanceof ServerError || error instanceof LostToPrior ? error.code : 'publish_failed';
       // nothing is lost: the checkpoint is at the last step, and the next start publishes again
@@ -338,9 +341,9 @@ class JobQueue implements TrainingJobs {
     this.jobs.delete(job.id);
   }
 
+  /** Flattened: the job decodes it whatever becomes of the sets that it stands on. */
   private async copyMask(digest: Digest): Promise<TemporaryFile> {
-    const { stream } = await this.options.registry.read(digest);
-    return this.files.receive(stream, Infinity);
+    return this.files.receive(Readable.from([await this.options.registry.flatten(digest)]), Infinity);
   }
 
   /** Throws queue_full or shutting_down. */

@@ -27,12 +27,20 @@ export interface TrainingOrder {
   readonly stop: Int32Array;
 }
 
+/** The mask in containers that the server can decode beside its weights. */
+export interface Learned {
+  /** Needs no parent. */
+  readonly flat: Uint8Array;
+  /** Coded against the parent: smaller, as long as the store has that. */
+  readonly patch?: Uint8Array;
+}
+
 export type FromTraining =
   | { readonly type: 'progress'; readonly stage: string; readonly done: number; readonly of: number }
   | { readonly type: 'event'; readonly event: TrainEvent }
   | TrainingOutcome;
 
 export type TrainingOutcome =
-  | { readonly type: 'learned'; readonly container: Uint8Array }
+  | { readonly type: 'learned'; readonly learned: Learned }
   | { readonly type: 'stopped' }
   | { readonly type: 'failed'; readonly message: string };

@@ -7,11 +7,20 @@ import { setPriority } from 'node:os';
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 import { decodeMaskSet } from '../../codec/decode.js';
 import { encodeMaskSet } from '../../codec/encode.js';
+import type { MaskSet } from '../../codec/mask-set.js';
 import { loadModel, type Model } from '../engine/model.js';
+import { frozenWeights } from '../store/frozen-weights.js';
 import { runTraining } from '../trainer/run.js';
 import { TrainingStopped } from '../trainer/run-steps.js';
 import { textOf } from './request.js';
-import { DROP, SAVE, type FromTraining, type TrainingOrder, type TrainingOutcome } from './training-protocol.js';
+import {
+  DROP,
+  SAVE,
+  type FromTraining,
+  type Learned,
+  type TrainingOrder,
+  type TrainingOutcome,
+} from './training-protocol.js';
 
 /** Beside a thread that serves, a thread that trains gets a tenth of a core (nice 10); alone it gets all of it. */
 const NICE = 10;
@@ -24,14 +33,14 @@ const order = workerData as TrainingOrder;
 
 yieldToOthers();
 const outcome = await train();
-send(outcome, outcome.type === 'learned' ? [outcome.container.buffer as ArrayBuffer] : []);
+send(outcome, outcome.type === 'learned' ? buffersOf(outcome.learned) : []);
 
 async function train(): Promise<TrainingOutcome> {
   let model: Model | undefined;
   try {
     const { modelDirectory, threads, maxContext } = order;
     model = loadModel(modelDirectory, { threads, ...(maxContext === undefined ? {} : { maxContext }) });
-    return { type: 'learned', container: await learn(model) };
+    return { type: 'learned', learned: await learn(model) };
   } catch (error) {
     if (error instanceof Dropped || error instanceof TrainingStopped) return { type: 'stopped' };
     return { type: 'failed', message: error instanceof Error ? error.message : String(error) };
@@ -40,14 +49,15 @@ async function train(): Promise<TrainingOutcome> {
   }
 }
 
-/** Container bytes. Throws Dropped, TrainingStopped, or what the trainer says. */
-async function learn(model: Model): Promise<Uint8Array> {
-  const { task, from, settings, force, parent, tuneTeacher } = order;
+/** Throws Dropped, TrainingStopped, or what the trainer says. */
+async function learn(model: Model): Promise<Learned> {
+  const { task, from, settings, force, tuneTeacher } = order;
+  const parent = readParent(model);
   const { directory, everySeconds } = order.checkpoint;
   const stopper = new AbortController();
   const request = { task, ...(from === undefined ? {} : { from }), ...readText(), settings, force };
   const events = runTraining(model, request, {
-    ...(parent === undefined ? {} : { parent: decodeMaskSet(readFileSync(parent), { expectBase: model.info.base }) }),
+    ...(parent ? { parent } : {}),
     ...(tuneTeacher ? { teacher: { kind: 'tuned', ...tuneTeacher } } : {}),
     signal: stopper.signal,
     checkpoint: { directory, every: 0, everySeconds, resume: isSaved(directory) },
@@ -64,7 +74,24 @@ async function learn(model: Model): Promise<Uint8Array> {
     if (stopWord() === DROP) await events.throw(new Dropped());
     if (stopWord() === SAVE) stopper.abort();
   }
-  return encodeMaskSet(next.value);
+  return encoded(next.value, model, parent);
+}
+
+/** The job's copy of its parent decodes by itself: it was flattened, or stored so, when the job was posted. */
+function readParent(model: Model): MaskSet | undefined {
+  if (order.parent === undefined) return undefined;
+  return decodeMaskSet(readFileSync(order.parent), { expectBase: model.info.base });
+}
+
+/** A patch of the parent; and without it too, for its parent may have been removed while this ran. Both may need the weights. */
+function encoded(set: MaskSet, model: Model, parent: MaskSet | undefined): Learned {
+  const weights = frozenWeights(model.info.maskable);
+  const flat = encodeMaskSet(set, { context: { weights } });
+  return parent === undefined ? { flat } : { flat, patch: encodeMaskSet(set, { context: { parent, weights } }) };
+}
+
+function buffersOf({ flat, patch }: Learned): ArrayBuffer[] {
+  return [flat, ...(patch ? [patch] : [])].map(({ buffer }) => buffer as ArrayBuffer);
 }
 
 function readText(): ReturnType<typeof textOf> {

@@ -54,6 +54,8 @@ export interface JobResult {
   readonly bytes: number;
   /** There was no task of this name before. */
   readonly created: boolean;
+  /** Why it is stored without its parent, where it could have been a patch of it. */
+  readonly flattened?: string;
 }
 
 /** A job as its directory keeps it. Times are Unix milliseconds. */

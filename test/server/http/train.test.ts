@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { contentDigest } from '../../../codec/content-digest.js';
-import { decodeMaskSet } from '../../../codec/decode.js';
+import { ContainerReader } from '../../../codec/decode.js';
 import { DEFAULT_METHOD, maskTrainingDefaults } from '../../../server/trainer/defaults.js';
 import type { TrainJobJson } from '../../../server/http/train-response.js';
 import { shippedSet } from '../../shipped-masks.js';
@@ -94,7 +94,9 @@ describe('/v1/train', () => {
     const bytes = new Uint8Array(await (await server.get('/v1/masks/cats')).arrayBuffer());
     assert.equal(createHash('sha256').update(bytes).digest('hex'), over.digest);
     assert.equal(bytes.length, over.bytes);
-    assert.equal(decodeMaskSet(bytes).parent, contentDigest(shippedSet('general')));
+    const { parent, needs } = new ContainerReader(bytes).summary;
+    const general = contentDigest(shippedSet('general'));
+    assert.deepEqual([parent, needs.parent], [general, general], 'a patch of its parent');
   });
 
   it('fills in the defaults of the trainer; a travel that is given wins over a learning rate that is not', async () => {
