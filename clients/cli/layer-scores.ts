@@ -10,6 +10,7 @@ import { type TextOptions, WINDOW_TOKENS } from './text-options.js';
 export interface LayerScoreOptions extends TextOptions {
   readonly task: string;
   readonly mask?: string;
+  readonly parent?: string;
   readonly data: readonly string[];
   readonly windows: number;
 }
@@ -28,7 +29,7 @@ export async function scoreLayers(options: LayerScoreOptions, progress: Progress
   const model = openModel(options);
   try {
     const texts = options.data.map((pattern) => readSource(pattern).documents);
-    const task = await openTask(model, options.task, options.mask);
+    const task = await openTask(model, options.task, options.mask, options.parent);
     if (!task.weights) throw new Error('expected --task or --mask to name a mask, but dense has none');
     try {
       const cases = masksByLayer(model, task.weights);

@@ -2,15 +2,16 @@
  * A model in this process, for what runs without a server. Imported by commands when they need it, because it loads the native
  * kernels, which the commands that only talk to a server do without.
  */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { decodeMaskSet } from '../../codec/decode.js';
 import { encodeMaskSet } from '../../codec/encode.js';
+import type { MaskSet } from '../../codec/mask-set.js';
 import { patternTable } from '../../codec/pattern.js';
 import { evaluate, tokenStream } from '../../server/engine/evaluate.js';
 import { loadModel, type Model } from '../../server/engine/model.js';
 import { Random, shuffled } from '../../server/engine/random.js';
 import type { EvaluateResult, TaskWeights } from '../../server/engine/types.js';
+import { frozenWeights } from '../../server/store/frozen-weights.js';
 import { createLoader } from '../../server/store/loader.js';
 import { DENSE_TASK } from '../../server/store/task-name.js';
 import { sampleWindows } from '../../server/trainer/calibrate.js';
@@ -18,7 +19,7 @@ import { readSource } from '../../server/trainer/corpus.js';
 import { freeTask, maskedTask } from '../../server/trainer/masked-perplexity.js';
 import { isTwoOfFour } from '../../server/trainer/n-of-m.js';
 import { oneShotMask, type OneShotMethod } from '../../server/trainer/one-shot.js';
-import { checkMaskFile } from './mask-file.js';
+import { checkMaskFile, type OpenOptions, readMaskSet } from './mask-file.js';
 import { DEFAULT_MODEL } from './package-root.js';
 import type { Progress } from './progress.js';
 import { type TextOptions, WINDOW_TOKENS } from './text-options.js';
@@ -60,7 +61,7 @@ export function oneShotContainer(model: Model, options: OneShotOptions, progress
     },
   });
   progress.update(0, 0, 'encoding');
-  return encodeMaskSet(set);
+  return encodeMaskSet(set, { context: { weights: frozenWeights(model.info.maskable) } });
 }
 
 /** Perplexity of `documents` under the weights of `task`. */
@@ -93,18 +94,26 @@ export interface LocalTask {
   dispose(): void;
 }
 
-/** `dense`, the mask file that is named, or the one that the model ships for `name`. Throws one line. */
-export async function openTask(model: Model, name: string, file?: string): Promise<LocalTask> {
+/** Of a mask file for this model: its folders and weights; `parent`: a file to look at first. */
+export function beside(model: Model, parent?: string): OpenOptions {
+  const { directory, base, maskable } = model.info;
+  const near = { model: directory, weights: frozenWeights(maskable), expectBase: base };
+  return parent === undefined ? near : { ...near, parent };
+}
+
+/** `dense`, the mask file that is named (and its parent's), or the one that the model ships for `name`. Throws one line. */
+export async function openTask(model: Model, name: string, file?: string, parent?: string): Promise<LocalTask> {
   if (file === undefined && name === DENSE_TASK) return { name, weights: null, dispose: () => undefined };
   const path = file ?? shippedMask(model.info.directory, name);
-  const { digest, summary } = checkMaskFile(path, undefined, model.info.base);
+  const near = beside(model, parent);
+  const { digest, summary, ancestors } = checkMaskFile(path, near);
   if (!isTwoOfFour(summary)) {
-    const weights = maskedDenseTask(model, path);
+    const weights = maskedDenseTask(model, readMaskSet(path, near));
     return { name, weights, dispose: () => freeTask(weights) };
   }
   const loader = createLoader(model.info, 0);
   try {
-    const weights = await loader.load(digest, path);
+    const weights = await loader.load(digest, path, ancestors);
     return { name, weights, dispose: () => freeTask(weights) };
   } finally {
     await loader.close();
@@ -119,9 +128,7 @@ function shippedMask(directory: string, task: string): string {
   throw new Error(`no task "${task}" comes with ${directory}: expected one of ${known}, or a file by --mask`);
 }
 
-/** Of a file that has been checked. */
-function maskedDenseTask(model: Model, path: string): TaskWeights {
-  const set = decodeMaskSet(readFileSync(path));
+function maskedDenseTask(model: Model, set: MaskSet): TaskWeights {
   const covered = new Map(set.masks.map(({ name, symbols }) => [name, symbols]));
   const masked = { ...model, weights: { ...model.weights, masked: new Set(covered.keys()) } };
   return maskedTask({ ...masked, pattern: patternTable(set.n, set.m) }, ({ name }) => covered.get(name) as Uint8Array);

@@ -22,7 +22,17 @@ export interface ServerTrainingOptions extends GlobalOptions, PlotOptions {
 }
 
 /** Options of --local alone: the server has its own of each. */
-const LOCAL_ONLY = ['out', 'model', 'threads', 'checkpoint', 'checkpointEvery', 'resume', 'activationBytes'] as const;
+const LOCAL_ONLY = [
+  'out',
+  'flat',
+  'parent',
+  'model',
+  'threads',
+  'checkpoint',
+  'checkpointEvery',
+  'resume',
+  'activationBytes',
+] as const;
 /** How long a server that went away is waited for: a restart. */
 const RECONNECT_MS = 1_000;
 const RECONNECT_TRIES = 120;

@@ -1,6 +1,7 @@
 /** `maskctl diff A B`: how far one mask is from another, matrix by matrix. */
 import type { Command } from 'commander';
 import type { GlobalOptions } from '../global-options.js';
+import { type FamilyOptions, parentOption } from '../mask-family.js';
 import { formatCount, printFields, printJson, printLine, printTable, shortDigest } from '../output.js';
 import {
   bitsPerParameter,
@@ -17,7 +18,7 @@ import { type MaskSource, openMask } from '../pictures/mask-source.js';
 import { checkPicture, writePicture } from '../pictures/svg.js';
 import { type Progress, withProgress } from '../progress.js';
 
-interface DiffOptions {
+interface DiffOptions extends FamilyOptions {
   readonly png?: string;
 }
 
@@ -68,6 +69,11 @@ export function addDiff(program: Command): void {
     )
     .argument('<a>', 'a .mask file, or a task of the server (TASK or TASK@DIGEST)')
     .argument('<b>', 'the same, compared with A')
+    .addOption(parentOption('a file'))
+    .option(
+      '--model <dir>',
+      'their model, where a file needs its weights (default: the one that its folder belongs to)',
+    )
     .option('--png <file>', 'draw the share of changed groups as a heat map, layers × matrices')
     .addHelpText('after', EXAMPLES)
     .action(async (a: string, b: string, _options: object, command: Command) => {

@@ -7,6 +7,7 @@ import { connect } from '../connection.js';
 import { UsageError } from '../failure.js';
 import type { GlobalOptions } from '../global-options.js';
 import type { ScoreOptions } from '../local-model.js';
+import { parentOption } from '../mask-family.js';
 import { integer } from '../numbers.js';
 import { formatCount, printJson, printTable } from '../output.js';
 import { type Progress, withProgress } from '../progress.js';
@@ -17,6 +18,7 @@ interface EvalOptions extends ScoreOptions {
   readonly data: readonly string[];
   readonly local?: true;
   readonly mask?: string;
+  readonly parent?: string;
 }
 
 /** One line of the result; `data` names the text where there are several results. */
@@ -39,6 +41,7 @@ export function addEval(program: Command): void {
     .option('--windows <n>', 'score only the first windows', integer(1))
     .option('--local', 'without a server (--model, --mask and --threads imply it)')
     .option('--mask <file>', 'with --local: evaluate this mask file');
+  command.addOption(parentOption('--mask'));
   addTextOptions(command)
     .addHelpText('after', EXAMPLES)
     .action(async (_options: object, command: Command) => {
@@ -72,7 +75,8 @@ async function evaluateAll(options: EvalOptions & GlobalOptions): Promise<void> 
   }
   const { readSource } = await import('../../../server/trainer/corpus.js');
   const sources = data.map(readSource);
-  const isLocal = options.local ?? [options.model, mask, options.threads].some((option) => option !== undefined);
+  const isLocal =
+    options.local ?? [options.model, mask, options.parent, options.threads].some((option) => option !== undefined);
   const results = await withProgress('evaluating', (progress) =>
     isLocal ? runLocally(options, sources, progress) : runRemotely(options, sources, progress),
   );
@@ -89,7 +93,7 @@ async function runLocally(options: EvalOptions, sources: readonly Source[], prog
   const results: Evaluated[] = [];
   try {
     for (const name of options.task) {
-      const task = await openTask(model, name, options.mask);
+      const task = await openTask(model, name, options.mask, options.parent);
       try {
         for (const { pattern, documents } of sources) {
           const result = naming(sources, pattern, () => evaluateLocally(model, task, documents, options, progress));

@@ -11,6 +11,7 @@ import { type ChosenMask, maskPath, openChosenMask } from '../interchange/chosen
 import { npzOf } from '../interchange/npz-export.js';
 import { DATA_FILE, exportOnnx, MODEL_FILE } from '../interchange/onnx/onnx-export.js';
 import type { GraphOptions } from '../interchange/onnx/llama-graph.js';
+import { parentOption } from '../mask-family.js';
 import { checkNewDirectory, writeNewDirectory } from '../new-directory.js';
 import { checkWritable, writeNewFile } from '../new-file.js';
 import { formatCount, printFields, printJson } from '../output.js';
@@ -26,6 +27,7 @@ interface ExportOptions extends GlobalOptions {
   readonly model?: string;
   readonly task?: string;
   readonly mask?: string;
+  readonly parent?: string;
   /** onnx: false for a graph without past keys and values. */
   readonly cache: boolean;
   readonly logits: GraphOptions['logits'];
@@ -58,6 +60,7 @@ export function addExport(program: Command): void {
     .option('--model <dir>', `Hugging Face directory of the model (default: ${DEFAULT_MODEL})`)
     .option('--task <name>', 'the mask that comes with the model under this name')
     .option('--mask <file>', 'this mask file')
+    .addOption(parentOption('--task or --mask'))
     .option('--no-cache', 'onnx: no past keys and values, from input_ids to logits alone')
     .addOption(
       new Option('--logits <which>', 'onnx: of all positions, or of the last').choices(['all', 'last']).default('all'),
@@ -111,10 +114,10 @@ async function check({ format, out, task, mask }: ExportOptions): Promise<void> 
   else checkNewDirectory(out);
 }
 
-function chosenMask({ task, mask }: ExportOptions, base: BaseModel): ChosenMask | undefined {
-  if (mask !== undefined) return openChosenMask(mask, base);
+function chosenMask({ task, mask, parent }: ExportOptions, base: BaseModel): ChosenMask | undefined {
+  if (mask !== undefined) return openChosenMask(mask, base, parent);
   if (task === undefined || task === DENSE_TASK) return undefined;
-  return openChosenMask(maskPath(base.directory, task), base);
+  return openChosenMask(maskPath(base.directory, task), base, parent);
 }
 
 async function write(

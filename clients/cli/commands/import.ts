@@ -2,9 +2,11 @@
 import { createHash } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { type Command, Option } from 'commander';
+import { contentDigest } from '../../../codec/content-digest.js';
 import { ContainerReader } from '../../../codec/decode.js';
 import { encodeMaskSet } from '../../../codec/encode.js';
-import type { Digest } from '../../../codec/mask-set.js';
+import type { MaskSet } from '../../../codec/mask-set.js';
+import { weightsInFiles } from '../../../server/engine/weight-files.js';
 import { checkOwnTaskName } from '../../../server/store/task-name.js';
 import { checkServerBase, connect, curlLine } from '../connection.js';
 import { UsageError } from '../failure.js';
@@ -15,7 +17,8 @@ import { maskPath } from '../interchange/chosen-mask.js';
 import type { Imported } from '../interchange/imported.js';
 import type { Completion } from '../interchange/kept-bits.js';
 import { importNpz } from '../interchange/npz-import.js';
-import { checkMaskFile } from '../mask-file.js';
+import { needsJson, needsText, parentOption, type NeedsJson } from '../mask-family.js';
+import { readMaskSet } from '../mask-file.js';
 import { checkWritable, writeNewFile } from '../new-file.js';
 import { formatCount, printFields, printJson, printLine } from '../output.js';
 import { DEFAULT_MODEL } from '../package-root.js';
@@ -26,6 +29,8 @@ const NAMES_SHOWN = 7;
 interface ImportOptions extends GlobalOptions {
   readonly model?: string;
   readonly from?: string;
+  readonly parent?: string;
+  readonly flat?: true;
   readonly complete?: 'magnitude';
   readonly out?: string;
   readonly task?: string;
@@ -40,6 +45,8 @@ interface Described {
   readonly digest: string;
   readonly contentDigest: string;
   readonly parent: string | null;
+  /** What decoding takes beside the file. */
+  readonly needs: NeedsJson;
   readonly baseDigest: string;
   /** Matrices that the mask covers. */
   readonly matrices: number;
@@ -66,8 +73,10 @@ export function addImport(program: Command): void {
     .option('--model <dir>', `Hugging Face directory of the unpruned model (default: ${DEFAULT_MODEL})`)
     .option(
       '--from <mask>',
-      'the mask that this one was learned from (a file, or a task that comes with the model), recorded as its parent',
+      'the mask that this one was learned from (a file, or a task that comes with the model), its parent: it is stored as a patch of that',
     )
+    .addOption(parentOption('--from'))
+    .option('--flat', 'write what decodes by itself: without parent and weights, and larger')
     .addOption(
       new Option(
         '--complete <how>',
@@ -94,11 +103,11 @@ async function importMasks(source: string, options: ImportOptions): Promise<void
   const client = connect(options);
   if (options.task !== undefined) await checkServerBase(client, base.digest(), options);
   const { imported, container } = await withProgress('reading masks', (progress) => {
-    const parent = parentDigest(options, base);
+    const parent = parentSet(options, base);
     const completion: Completion = options.complete ?? 'zeros';
     const read = format === 'npz' ? importNpz : importCheckpoint;
     const imported = read(source, base, completion, (done, of) => progress.update(done, of));
-    return { imported, container: encode(imported, base, parent, progress) };
+    return { imported, container: encode(imported, base, parent, options, progress) };
   });
   if (options.out !== undefined) await writeNewFile(options.out, [container]);
   if (options.task !== undefined) await client.masks.put(options.task, container);
@@ -126,14 +135,25 @@ async function check(source: string, { out, task }: ImportOptions): Promise<'npz
   return 'npz';
 }
 
-function parentDigest({ from }: ImportOptions, base: BaseModel): Digest | undefined {
+function parentSet({ from, parent }: ImportOptions, base: BaseModel): MaskSet | undefined {
   if (from === undefined) return undefined;
-  return checkMaskFile(maskPath(base.directory, from), undefined, base.digest()).summary.content;
+  const near = { model: base.directory, expectBase: base.digest(), ...(parent === undefined ? {} : { parent }) };
+  return readMaskSet(maskPath(base.directory, from), near);
 }
 
-function encode({ masks }: Imported, base: BaseModel, parent: Digest | undefined, progress: Progress): Uint8Array {
+/** Coded by the weights, and as a patch of its parent if it has one. */
+function encode(
+  { masks }: Imported,
+  base: BaseModel,
+  parent: MaskSet | undefined,
+  { flat }: ImportOptions,
+  progress: Progress,
+): Uint8Array {
   progress.update(0, 0, 'encoding');
-  return encodeMaskSet({ n: 2, m: 4, base: base.digest(), ...(parent === undefined ? {} : { parent }), masks });
+  const named = parent === undefined ? {} : { parent: contentDigest(parent) };
+  const weights = weightsInFiles(base.directory);
+  const context = flat ? {} : { weights, ...(parent === undefined ? {} : { parent }) };
+  return encodeMaskSet({ n: 2, m: 4, base: base.digest(), ...named, masks }, { context });
 }
 
 function describe(
@@ -143,7 +163,8 @@ function describe(
   container: Uint8Array,
   { out, task }: ImportOptions,
 ): Described {
-  const { content, base, parent, parameters, fileBytes, bitsPerParameter } = new ContainerReader(container).summary;
+  const { content, base, parent, needs, parameters, fileBytes, bitsPerParameter } = new ContainerReader(container)
+    .summary;
   const { groups, completedAtZeros, completedByMagnitude } = counts;
   return {
     source,
@@ -153,6 +174,7 @@ function describe(
     digest: createHash('sha256').update(container).digest('hex'),
     contentDigest: content,
     parent: parent ?? null,
+    needs: needsJson(needs),
     baseDigest: base,
     matrices: masks.length,
     dense,
@@ -177,6 +199,7 @@ function printForPeople(described: Described, options: ImportOptions): void {
     ...(task === null ? [] : [['published', `${task} at ${options.server}`] as const]),
     ['digest', described.digest],
     ...(described.parent === null ? [] : [['parent', described.parent] as const]),
+    ['needs', needsText(described.needs, options.from)],
     ['matrices', dense.length === 0 ? String(matrices) : `${matrices}, left dense: ${someOf(dense)}`],
     ['groups', [formatCount(groups), ...completed].join(', ')],
     ['bytes', `${formatCount(bytes)} (${bitsPerParameter.toFixed(4)} bit per parameter)`],

@@ -7,6 +7,7 @@ import { mixThenLm, type LossPhase, parseLossSchedule, totalSteps } from '../../
 import type { PrepareFinished, PrepareRequest, PrepareSettings } from '../../../server/trainer/prepare-types.js';
 import { UsageError } from '../failure.js';
 import type { GlobalOptions } from '../global-options.js';
+import { parentOption } from '../mask-family.js';
 import { integer, number } from '../numbers.js';
 import { printFields, printJson, printLine, printTable } from '../output.js';
 import { checkPlot } from '../pictures/run-curves.js';
@@ -22,6 +23,7 @@ interface PrepareOptions extends TextOptions, Constants, RunControl, TeacherOpti
   readonly data: readonly string[];
   readonly holdOut: readonly string[];
   readonly mask?: string;
+  readonly parent?: string;
   readonly loss?: string;
   readonly steps?: number;
   readonly lr: number;
@@ -53,6 +55,7 @@ export function addPrepare(program: Command): void {
       '--mask <task>',
       'tune the weights that this mask keeps (a file, or a task that comes with the model), from their original values (Table 3)',
     )
+    .addOption(parentOption('--mask'))
     .option(
       '--loss <schedule>',
       `kl (to the original), lm (next token), mix or a share of kl, with their steps, e.g. kl:100,lm:60 (default: ${described(PREPARE_DEFAULTS.phases)})`,

@@ -8,6 +8,7 @@ import { checkServerBase, connect, curlLine } from '../connection.js';
 import { UsageError } from '../failure.js';
 import type { GlobalOptions } from '../global-options.js';
 import type { OneShotOptions } from '../local-model.js';
+import { needsJson, type NeedsJson, needsText } from '../mask-family.js';
 import { checkWritable, writeNewFile } from '../new-file.js';
 import { integer, number } from '../numbers.js';
 import { formatCount, printFields, printJson, printLine } from '../output.js';
@@ -29,6 +30,8 @@ interface Pruned {
   readonly digest: string;
   readonly contentDigest: string;
   readonly baseDigest: string;
+  /** What decoding takes beside the file. */
+  readonly needs: NeedsJson;
   readonly parameters: number;
   readonly bytes: number;
   readonly bitsPerParameter: number;
@@ -99,7 +102,7 @@ async function check({ method, data, out, task }: PruneOptions): Promise<void> {
 }
 
 function describe(container: Uint8Array, { method, out, task }: PruneOptions): Pruned {
-  const { content, base, parameters, fileBytes, bitsPerParameter } = new ContainerReader(container).summary;
+  const { content, base, needs, parameters, fileBytes, bitsPerParameter } = new ContainerReader(container).summary;
   return {
     method,
     file: out ?? null,
@@ -107,6 +110,7 @@ function describe(container: Uint8Array, { method, out, task }: PruneOptions): P
     digest: createHash('sha256').update(container).digest('hex'),
     contentDigest: content,
     baseDigest: base,
+    needs: needsJson(needs),
     parameters,
     bytes: fileBytes,
     bitsPerParameter,
@@ -119,6 +123,7 @@ function printForPeople(pruned: Pruned, options: PruneOptions & GlobalOptions): 
     ...(file === null ? [] : [['wrote', file] as const]),
     ...(task === null ? [] : [['published', `${task} at ${options.server}`] as const]),
     ['digest', pruned.digest],
+    ['needs', needsText(pruned.needs)],
     ['bytes', `${formatCount(bytes)} (${bitsPerParameter.toFixed(4)} bit per parameter)`],
   ]);
   printLine('try it:');

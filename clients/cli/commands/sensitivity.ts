@@ -5,6 +5,7 @@ import { integer } from '../numbers.js';
 import { printJson, printTable } from '../output.js';
 import { withProgress } from '../progress.js';
 import type { LayerScore, LayerScoreOptions } from '../layer-scores.js';
+import { parentOption } from '../mask-family.js';
 import { addTextOptions } from '../text-options.js';
 import { relative } from '../training-report.js';
 
@@ -19,6 +20,7 @@ export function addSensitivity(program: Command): void {
     .option('--mask <file>', 'this mask file')
     .requiredOption('--data <glob...>', 'text: files, folders or globs; each is scored alike')
     .option('--windows <n>', 'windows to score, of each text', integer(1), 8);
+  command.addOption(parentOption('--task or --mask'));
   addTextOptions(command)
     .addHelpText('after', EXAMPLES)
     .action(async (_options: object, command: Command) => {

@@ -7,6 +7,7 @@ import type { TrainFinished, TrainMethod, TrainRequest } from '../../../server/t
 import { curlLine } from '../connection.js';
 import { UsageError } from '../failure.js';
 import type { GlobalOptions } from '../global-options.js';
+import { needsJson, needsText, parentOption } from '../mask-family.js';
 import { checkWritable, writeNewFile } from '../new-file.js';
 import { formatCount, printFields, printJson, printLine } from '../output.js';
 import { checkPlot } from '../pictures/run-curves.js';
@@ -29,6 +30,8 @@ interface TrainOptions extends TextOptions, GivenConstants, RunControl, ServerTr
   readonly task?: string;
   readonly method: TrainMethod;
   readonly from?: string;
+  readonly parent?: string;
+  readonly flat?: true;
   readonly data: readonly string[];
   readonly guard: readonly string[];
   readonly local?: true;
@@ -55,8 +58,10 @@ export function addTrain(program: Command): void {
     )
     .option(
       '--from <task>',
-      'transfer: start from the mask of this task (with --local: a file, or a task that comes with the model) and be stored as its child',
+      'transfer: start from the mask of this task (with --local: a file, or a task that comes with the model) and be stored as its child, a patch of it',
     )
+    .addOption(parentOption("--from's file"))
+    .option('--flat', 'with --local: write what decodes by itself, without parent and weights, and larger')
     .option(
       '--guard <glob...>',
       'text of other domains: kept decent by a share of each step (--guard-share), and reported',
@@ -167,12 +172,14 @@ function show(container: Uint8Array, finished: TrainFinished, out: string, optio
   const { summary } = new ContainerReader(container);
   const digest = createHash('sha256').update(container).digest('hex');
   const { fileBytes: bytes, content: contentDigest, parent = null } = summary;
-  if (options.json) return printJson({ type: 'written', file: out, digest, contentDigest, parent, bytes });
+  const needs = needsJson(summary.needs);
+  if (options.json) return printJson({ type: 'written', file: out, digest, contentDigest, parent, needs, bytes });
   printLine('');
   printFields([
     ['wrote', out],
     ['digest', digest],
     ...(parent === null ? [] : [['parent', parent] as const]),
+    ['needs', needsText(needs, options.from)],
     ['bytes', `${formatCount(bytes)} (${summary.bitsPerParameter.toFixed(4)} bit per parameter)`],
     ['took', duration(finished.seconds)],
   ]);

@@ -7,7 +7,7 @@ import { type ModelConfig, readModelConfig } from '../../../server/engine/model-
 import { locateTensors, type TensorLocation } from '../../../server/engine/safetensors.js';
 import { tensorReader } from '../../../server/trainer/save-model.js';
 import { DEFAULT_MODEL } from '../package-root.js';
-import { ELEMENT_BYTES, widen } from './elements.js';
+import { ELEMENT_BYTES, widen } from '../../../server/engine/elements.js';
 
 /** One linear layer, w (rows, cols). */
 export interface BaseMatrix {

@@ -35,9 +35,10 @@ export function maskPath(directory: string, name: string): string {
   );
 }
 
-/** Opens a container of 2:4 masks for `base`. Throws one line if it is damaged, or for other weights or another n:m. */
-export function openChosenMask(path: string, base: BaseModel): ChosenMask {
-  const source = openMaskFile(path);
+/** Opens a container of 2:4 masks for `base`; `parent`: a file of its parent. Throws one line if it is damaged, or for other weights or another n:m. */
+export function openChosenMask(path: string, base: BaseModel, parent?: string): ChosenMask {
+  const near = { model: base.directory, ...(parent === undefined ? {} : { parent }) };
+  const source = openMaskFile(path, near);
   try {
     const { summary, digest } = source;
     checkFits(path, summary, base);

@@ -2,7 +2,7 @@
 import type { DType } from '../../../kernels/types.js';
 import type { ReadWeights } from '../../../server/trainer/save-model.js';
 import { patternTable } from '../../../codec/pattern.js';
-import { ELEMENT_BYTES } from './elements.js';
+import { ELEMENT_BYTES } from '../../../server/engine/elements.js';
 
 /** The two positions that each 2:4 symbol keeps and the two that it prunes: [symbol · 2], [symbol · 2 + 1]. */
 const KEPT = Uint8Array.from(patternTable(2, 4).positions.flat());

@@ -1,14 +1,14 @@
 /** A mask set to look at: a file of this machine, or else a task of the server. */
 import { createHash } from 'node:crypto';
-import { closeSync, openSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { ContainerReader, type ContainerSummary } from '../../../codec/decode.js';
 import { CodecError } from '../../../codec/errors.js';
-import { fileSource } from '../../../codec/file-source.js';
 import type { Digest } from '../../../codec/mask-set.js';
 import { type MaskServe, MaskServeError } from '../../sdk/index.js';
 import { connect, explain } from '../connection.js';
 import type { GlobalOptions } from '../global-options.js';
-import { readMaskHeader } from '../mask-file.js';
+import type { FamilyOptions } from '../mask-family.js';
+import { openMask as openFile, type OpenOptions } from '../mask-file.js';
 import type { Progress } from '../progress.js';
 import { wholeDigest } from '../versions.js';
 
@@ -26,17 +26,22 @@ export interface MaskSource {
   close(): void;
 }
 
-/** Opens a file; its tables are checked now, its chunks when they are read. Throws the system's error, or one that names the defect. */
-export function openMaskFile(path: string): MaskSource {
-  const { digest } = readMaskHeader(path);
-  const file = openSync(path, 'r');
-  const reader = named(path, () => new ContainerReader(fileSource(file)));
-  return source({ name: path, file: path, task: null, digest }, reader, () => closeSync(file));
+/** Opens a file with what it needs; its tables are checked now, its chunks when they are read. Throws as `openMask` of mask-file.ts. */
+export function openMaskFile(path: string, options: OpenOptions = {}): MaskSource {
+  const { digest, summary, read, close } = openFile(path, options);
+  const symbols = (index: number): Uint8Array => read((reader) => reader.symbols(index));
+  return { name: path, file: path, task: null, digest, summary, symbols, close };
 }
 
 /** Opens the file `name`, or where there is none, downloads the task of that name: `french`, or a version, `french@3f9a52c01b7e`. */
-export async function openMask(name: string, options: GlobalOptions, progress: Progress): Promise<MaskSource> {
-  if (/[/\\]|\.mask$/.test(name) || statSync(name, { throwIfNoEntry: false })?.isFile()) return openMaskFile(name);
+export async function openMask(
+  name: string,
+  options: GlobalOptions & FamilyOptions,
+  progress: Progress,
+): Promise<MaskSource> {
+  if (/[/\\]|\.mask$/.test(name) || statSync(name, { throwIfNoEntry: false })?.isFile()) {
+    return openMaskFile(name, options);
+  }
   try {
     return await downloadMask(name, connect(options), progress);
   } catch (error) {
@@ -45,10 +50,13 @@ export async function openMask(name: string, options: GlobalOptions, progress: P
   }
 }
 
+/** Flattened, whatever the server keeps: it has what the mask needs. `digest` is the version's. */
 async function downloadMask(name: string, client: MaskServe, progress: Progress): Promise<MaskSource> {
   const [task, version] = name.split('@') as [string, string?];
   const asked = version === undefined ? undefined : await wholeDigest(client, task, version, `the version of ${task}`);
-  const download = await client.masks.download(asked === undefined ? task : `${task}@sha256:${asked}`);
+  const download = await client.masks.download(asked === undefined ? task : `${task}@sha256:${asked}`, {
+    flatten: true,
+  });
   const chunks: Uint8Array[] = [];
   let received = 0;
   for await (const chunk of download.stream) {
@@ -61,15 +69,9 @@ async function downloadMask(name: string, client: MaskServe, progress: Progress)
     throw new Error(`expected ${task} with the digest ${download.digest} but received ${digest}: try again`);
   }
   const reader = named(name, () => new ContainerReader(bytes));
-  return source({ name, file: null, task, digest }, reader, () => undefined);
-}
-
-function source(
-  of: Pick<MaskSource, 'name' | 'file' | 'task' | 'digest'>,
-  reader: ContainerReader,
-  close: () => void,
-): MaskSource {
-  return { ...of, summary: reader.summary, symbols: (index) => named(of.name, () => reader.symbols(index)), close };
+  const symbols = (index: number): Uint8Array => named(name, () => reader.symbols(index));
+  const { summary } = reader;
+  return { name, file: null, task, digest: download.version, summary, symbols, close: () => undefined };
 }
 
 /** Says which mask a defect is in. */

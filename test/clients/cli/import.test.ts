@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { contentDigest } from '../../../codec/content-digest.js';
 import { decodeMaskSet } from '../../../codec/decode.js';
 import { encodeMaskSet } from '../../../codec/encode.js';
+import { readMaskSet } from '../../../clients/cli/mask-file.js';
 import { shippedSet } from '../../shipped-masks.js';
 import { TINY } from '../../tiny.js';
 import { BIASED, BIASED_LAYERS, numpyArray, numpyZip } from './interchange/foreign.js';
@@ -33,7 +34,7 @@ test('import writes a container for the model, and says what it holds', async ()
     unknown
   >;
   const bytes = readFileSync(out);
-  const set = decodeMaskSet(bytes);
+  const set = readMaskSet(out, { model: BIASED });
   assert.deepEqual(
     set.masks.map(({ name, rows, cols }) => [name, rows, cols]),
     BIASED_LAYERS,
@@ -47,6 +48,7 @@ test('import writes a container for the model, and says what it holds', async ()
     contentDigest: contentDigest(set),
     parent: null,
     baseDigest: set.base,
+    needs: { parent: null, weights: true },
     matrices: 14,
     dense: [],
     groups: 4608,
@@ -56,11 +58,11 @@ test('import writes a container for the model, and says what it holds', async ()
     bytes: bytes.length,
     bitsPerParameter: (8 * bytes.length) / 18432,
   });
-  assert.match(await succeed('inspect', out), /covers +14 tensors, 18,432 parameters/);
+  assert.match(await succeed('inspect', out, '--model', BIASED), /covers +14 tensors, 18,432 parameters/);
   const people = await succeed('import', NUMPY_MADE, '--model', BIASED, '--out', out);
   assert.match(
     people,
-    /^wrote +\S+numpy\.mask\ndigest +[0-9a-f]{64}\nmatrices +14\ngroups +4,608\nbytes +[\d,]+ \(.*\)\ntry it:\n {2}maskctl push my-task \S+\n$/,
+    /^wrote +\S+numpy\.mask\ndigest +[0-9a-f]{64}\nneeds +the weights of its model\nmatrices +14\ngroups +4,608\nbytes +[\d,]+ \(.*\)\ntry it:\n {2}maskctl push my-task \S+\n$/,
   );
   assert.deepEqual(readdirSync(folder), ['numpy.mask']);
 });
@@ -73,11 +75,11 @@ test('what export wrote, import makes into the same container again', async () =
   for (const source of [npz, dense]) {
     const out = join(folder, 'again.mask');
     await succeed('import', source, '--out', out);
-    assert.deepEqual(decodeMaskSet(readFileSync(out)), shipped, source);
+    assert.deepEqual(readMaskSet(out), shipped, source);
   }
 });
 
-test('--from records the parent, a file or a task of the model', async () => {
+test('--from records the parent, a file or a task of the model, and codes against it unless --flat', async () => {
   const general = shippedSet('general');
   const npz = join(folder, 'general.npz');
   for (const from of ['general', join(TINY, 'masks', 'general.mask')]) {
@@ -85,6 +87,11 @@ test('--from records the parent, a file or a task of the model', async () => {
     const said = JSON.parse(await succeed('import', npz, '--from', from, '--out', out, '--json')) as { parent: string };
     assert.equal(said.parent, contentDigest(general));
     assert.match(await succeed('inspect', out), new RegExp(`parent +${said.parent}`));
+    assert.ok(statSync(out).size < 1000, 'nothing changed');
+    const flat = await succeed('import', npz, '--from', from, '--flat', '--out', out);
+    assert.match(flat, /^needs +nothing else$/m);
+    const { parent, masks } = decodeMaskSet(readFileSync(out));
+    assert.deepEqual([parent, masks], [said.parent, general.masks]);
   }
 });
 

@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { decodeMaskSet } from '../../../codec/decode.js';
 import { encodeMaskSet } from '../../../codec/encode.js';
+import { readMaskSet } from '../../../clients/cli/mask-file.js';
 import { TINY } from '../../tiny.js';
 import { finished, maskctl, start, type Finished } from './maskctl.js';
 
@@ -36,13 +36,15 @@ test('prune writes a container for the model, and says which', async () => {
   const { code, stdout, stderr } = await prune('magnitude.mask', '--method', 'magnitude', '--json');
   assert.deepEqual({ code, stderr }, { code: 0, stderr: '' });
   const bytes = readFileSync(join(folder, 'magnitude.mask'));
-  const set = decodeMaskSet(bytes);
+  const set = readMaskSet(join(folder, 'magnitude.mask'));
   assert.equal(set.masks.length, 6 * 7);
   const said = JSON.parse(stdout) as Record<string, unknown>;
   assert.equal(said['file'], join(folder, 'magnitude.mask'));
   assert.equal(said['digest'], createHash('sha256').update(bytes).digest('hex'));
   assert.equal(said['baseDigest'], set.base);
   assert.equal(said['bytes'], bytes.length);
+  assert.deepEqual(said['needs'], { parent: null, weights: true });
+  assert.ok(bytes.length < 1000, 'a magnitude mask costs its tables');
   assert.equal(said['bitsPerParameter'], (8 * bytes.length) / 4_423_680);
   assert.deepEqual(
     readdirSync(folder).filter((name) => name.endsWith('.part')),
@@ -136,7 +138,7 @@ test('--model and --mask need no --local beside them', async () => {
 
 test('a mask for other weights is refused before anything is evaluated', async () => {
   const foreign = join(folder, 'foreign.mask');
-  const set = decodeMaskSet(readFileSync(join(folder, 'magnitude.mask')));
+  const set = readMaskSet(join(folder, 'magnitude.mask'));
   writeFileSync(foreign, encodeMaskSet({ ...set, base: '00'.repeat(32) }));
   const { code, stdout, stderr } = await evaluate('--mask', foreign, '--data', TEXT);
   assert.deepEqual({ code, stdout }, { code: 1, stdout: '' });

@@ -9,6 +9,7 @@ import { contentDigest } from '../../../codec/content-digest.js';
 import { decodeMaskSet } from '../../../codec/decode.js';
 import type { TrainEvent, TrainFinished, TrainStarted, TrainStep } from '../../../server/trainer/types.js';
 import { DOCUMENTS, losses } from '../../server/trainer/runs.js';
+import { readMaskSet } from '../../../clients/cli/mask-file.js';
 import { shippedSet } from '../../shipped-masks.js';
 import { finished, maskctl, start, type Finished } from './maskctl.js';
 
@@ -78,7 +79,7 @@ test('in a pipe with --json every line is an event, and the last names the file'
   const written = events.at(-1) as unknown as { file: string; contentDigest: string; parent: null };
   assert.equal(written.file, file('whole.mask'));
   assert.equal(written.parent, null);
-  assert.equal(written.contentDigest, contentDigest(decodeMaskSet(readFileSync(written.file))));
+  assert.equal(written.contentDigest, contentDigest(readMaskSet(written.file)));
   assert.equal(existsSync(file('whole.mask.checkpoint')), false, 'nothing to resume is left');
 });
 
@@ -168,10 +169,22 @@ test('a transfer starts from the mask that comes with the model, and is its chil
   );
   assert.equal(code, 0, stderr);
   const general = shippedSet('general');
-  const child = decodeMaskSet(readFileSync(file('child.mask')));
+  const child = readMaskSet(file('child.mask'));
   assert.equal(child.parent, contentDigest(general));
   assert.deepEqual(child.masks, general.masks);
   assert.equal((eventsOf(stdout).at(-2) as TrainFinished).changed, 0);
+  const written = eventsOf(stdout).at(-1) as unknown as { needs: { parent: string }; bytes: number };
+  assert.equal(written.needs.parent, contentDigest(general));
+  assert.ok(written.bytes < 1000, 'nothing changed');
+});
+
+test('people are told what a child needs; --flat needs nothing', async () => {
+  const child = ['--from', 'general', '--steps', '1', '--lr', '1e-6', '--force'];
+  const patch = await maskctl(small('people-child.mask', ...child));
+  assert.match(patch.stdout, /^needs +its parent general [0-9a-f]{12}/m);
+  const flat = await maskctl(small('flat.mask', ...child, '--flat'));
+  assert.match(flat.stdout, /^needs +nothing else$/m);
+  assert.deepEqual(decodeMaskSet(readFileSync(file('flat.mask'))), readMaskSet(file('people-child.mask')));
 });
 
 test('a 1:4 mask is written and scored here, and no server is asked to serve it', async () => {

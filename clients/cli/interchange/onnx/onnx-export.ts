@@ -7,7 +7,7 @@ import { packageVersion } from '../../package-root.js';
 import { type BaseModel, TensorReader } from '../base-model.js';
 import type { OnBytes } from '../checkpoint-export.js';
 import type { ChosenMask } from '../chosen-mask.js';
-import { ELEMENT_BYTES, widen } from '../elements.js';
+import { ELEMENT_BYTES, widen } from '../../../../server/engine/elements.js';
 import { maskedReader } from '../masked-weights.js';
 import { type GraphOptions, llamaGraph } from './llama-graph.js';
 import { type ExternalTensor, modelProto, type OnnxGraph } from './model-proto.js';
