@@ -148,7 +148,9 @@ function maskFilesIn(folder: string): string[] {
 /** Files that are merely there may be anything; one that was named is a mask file, or the error says what it is. */
 function contentOf(path: string, named: boolean): Digest | undefined {
   try {
-    return new ContainerReader(readFileSync(path)).summary.content;
+    const { content, needs } = new ContainerReader(readFileSync(path)).summary;
+    // a patch that changes nothing has its parent's content, and can't stand for it
+    return needs.parent === content ? undefined : content;
   } catch (error) {
     if (!named) return undefined;
     if (error instanceof CodecError) throw new Error(`${path}: ${error.message}`, { cause: error });
