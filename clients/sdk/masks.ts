@@ -44,7 +44,7 @@ export class Masks {
       signal,
     });
     const version = response.headers.get('x-mask-digest');
-    const digest = sha256Of(response.headers.get('repr-digest'));
+    const digest = sha256Of(response.headers.get('repr-digest')) ?? (flatten ? undefined : version);
     if (!version || !digest || !response.body || (from > 0 && response.status !== 206)) {
       throw badResponse(response, 'expected the bytes of a mask');
     }

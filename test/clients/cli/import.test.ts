@@ -48,7 +48,7 @@ test('import writes a container for the model, and says what it holds', async ()
     contentDigest: contentDigest(set),
     parent: null,
     baseDigest: set.base,
-    needs: { parent: null, weights: true },
+    needs: { parent: null, weights: false },
     matrices: 14,
     dense: [],
     groups: 4608,
@@ -62,7 +62,7 @@ test('import writes a container for the model, and says what it holds', async ()
   const people = await succeed('import', NUMPY_MADE, '--model', BIASED, '--out', out);
   assert.match(
     people,
-    /^wrote +\S+numpy\.mask\ndigest +[0-9a-f]{64}\nneeds +the weights of its model\nmatrices +14\ngroups +4,608\nbytes +[\d,]+ \(.*\)\ntry it:\n {2}maskctl push my-task \S+\n$/,
+    /^wrote +\S+numpy\.mask\ndigest +[0-9a-f]{64}\nneeds +nothing else\nmatrices +14\ngroups +4,608\nbytes +[\d,]+ \(.*\)\ntry it:\n {2}maskctl push my-task \S+\n$/,
   );
   assert.deepEqual(readdirSync(folder), ['numpy.mask']);
 });
