@@ -139,9 +139,9 @@ std::vector<float*> CachesOf(Call& call, size_t at, const char* name, const std:
       call.Fail(CallError::kType, std::string("expected ") + name + " to name writable buffers");
     }
     if (bytes < 0 || static_cast<uint64_t>(bytes) > buffer.bytes || reinterpret_cast<uintptr_t>(buffer.data) % 4 != 0) {
-      call.Fail(CallError::kRange, std::string("expected ") + name + " of at least KV·capacity·hd·4 = " +
-                                       std::to_string(bytes) + " aligned bytes but received " +
-                                       std::to_string(buffer.bytes));
+      call.Fail(CallError::kRange, std::string("expected ") + name +
+                                       " of at least KV·capacity·hd·4 = " + std::to_string(bytes) +
+                                       " aligned bytes but received " + std::to_string(buffer.bytes));
     }
     caches.push_back(reinterpret_cast<float*>(buffer.data));
   }
@@ -233,9 +233,16 @@ napi_value AddBias(Call& call) {
 
 void ExportForward(napi_env env, napi_value exports) {
   const Export list[] = {
-      {"toBf16", Bind<ToBf16, 4>},        {"toF32", Bind<ToF32, 4>},     {"embed", Bind<Embed, 5>},
-      {"rmsnorm", Bind<RmsNorm, 6>},      {"rope", Bind<Rope, 7>},       {"kvWrite", Bind<KvWrite, 7>},
-      {"attention", Bind<Attention, 12>}, {"attendRows", Bind<AttendRows, 15>}, {"siluMul", Bind<SiluMul, 4>}, {"add", Bind<Add, 3>},
+      {"toBf16", Bind<ToBf16, 4>},
+      {"toF32", Bind<ToF32, 4>},
+      {"embed", Bind<Embed, 5>},
+      {"rmsnorm", Bind<RmsNorm, 6>},
+      {"rope", Bind<Rope, 7>},
+      {"kvWrite", Bind<KvWrite, 7>},
+      {"attention", Bind<Attention, 12>},
+      {"attendRows", Bind<AttendRows, 15>},
+      {"siluMul", Bind<SiluMul, 4>},
+      {"add", Bind<Add, 3>},
       {"addBias", Bind<AddBias, 4>},
   };
   ExportAll(env, exports, list, sizeof(list) / sizeof(list[0]));

@@ -5,9 +5,9 @@
 namespace maskserve {
 namespace ISA {
 
-ms_status AttendRows(ms_context* ctx, float* out, float* q, float* k, const float* v, const float* cos, const float* sin,
-                     const ms_cache_row* caches, int64_t rows, int64_t heads, int64_t kv_heads, int64_t head_dim,
-                     double scale, int64_t window) {
+ms_status AttendRows(ms_context* ctx, float* out, float* q, float* k, const float* v, const float* cos,
+                     const float* sin, const ms_cache_row* caches, int64_t rows, int64_t heads, int64_t kv_heads,
+                     int64_t head_dim, double scale, int64_t window) {
   const int64_t q_row = heads * head_dim, kv_row = kv_heads * head_dim;
   ms_status status = MS_OK;
   for (int64_t r = 0; r < rows && status == MS_OK; ++r) {
@@ -16,8 +16,8 @@ ms_status AttendRows(ms_context* ctx, float* out, float* q, float* k, const floa
     Rope(ctx, k + r * kv_row, cos, sin, cache.position, 1, kv_heads, head_dim);
     KvWrite(ctx, cache.keys, k + r * kv_row, cache.position, 1, kv_heads, head_dim, cache.capacity);
     KvWrite(ctx, cache.values, v + r * kv_row, cache.position, 1, kv_heads, head_dim, cache.capacity);
-    status = Attention(ctx, out + r * q_row, q + r * q_row, cache.keys, cache.values, cache.position, 1, heads, kv_heads,
-                       head_dim, cache.capacity, scale, window);
+    status = Attention(ctx, out + r * q_row, q + r * q_row, cache.keys, cache.values, cache.position, 1, heads,
+                       kv_heads, head_dim, cache.capacity, scale, window);
   }
   return status;
 }

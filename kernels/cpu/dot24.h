@@ -66,7 +66,9 @@ struct Fp32Dot24 : Stream24 {
     }
     return acc;
   }
-  MS_INLINE void PackBlock(float* out, const float* in) { PackForPick24(out, in); }
+  MS_INLINE void PackBlock(float* out, const float* in) {
+    PackForPick24(out, in);
+  }
 };
 
 #if defined(__AVX512BF16__)

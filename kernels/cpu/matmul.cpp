@@ -70,7 +70,9 @@ struct Bf16Dot : NoPrefetch {
   struct Weights {
     __m512bh pairs;
   };
-  MS_INLINE Weights Get(const DenseRows& w, int64_t r, int64_t i) { return {(__m512bh)LoadPairs(DenseRows::At(w, r, i))}; }
+  MS_INLINE Weights Get(const DenseRows& w, int64_t r, int64_t i) {
+    return {(__m512bh)LoadPairs(DenseRows::At(w, r, i))};
+  }
   MS_INLINE Weights GetPart(const DenseRows& w, int64_t r, int64_t i, int64_t n) {
     return {(__m512bh)LoadPairsPart(DenseRows::At(w, r, i), n)};
   }

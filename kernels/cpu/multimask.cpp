@@ -40,8 +40,7 @@ MS_INLINE void KeptBlock(uint8_t* bits, const uint8_t* nibbles) {
 #if defined(__AVX2__)
   static_assert(kTileRows * kRowBytes == 32, "one register");
   // Nibble idx0 | idx1 << 2 to 1 << idx0 | 1 << idx1; those that name no pattern are never read.
-  const __m256i low = _mm256_broadcastsi128_si256(
-      _mm_setr_epi8(1, 3, 5, 9, 3, 2, 6, 10, 5, 6, 4, 12, 9, 10, 12, 8));
+  const __m256i low = _mm256_broadcastsi128_si256(_mm_setr_epi8(1, 3, 5, 9, 3, 2, 6, 10, 5, 6, 4, 12, 9, 10, 12, 8));
   const __m256i nibble = _mm256_set1_epi8(15);
   const __m256i in = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(nibbles));
   const __m256i first = _mm256_shuffle_epi8(low, _mm256_and_si256(in, nibble));
@@ -134,7 +133,8 @@ void LastBlock(VF acc[R][TT], const Problem& p, const MaskRows* masks, int64_t r
     memcpy(weights + r * kBlock24, p.w + (row + r) * p.k + i, static_cast<size_t>(columns) * 2);
     for (int t = 0; t < TT; ++t) {
       uint8_t* out = bits + (t * kTileRows + r) * kRowBytes;
-      const uint8_t* in = masks[t].group == NULL ? NULL : MaskRows::At(masks[t], rows, i) + ((row & 7) + r) * (columns / 8);
+      const uint8_t* in =
+          masks[t].group == NULL ? NULL : MaskRows::At(masks[t], rows, i) + ((row & 7) + r) * (columns / 8);
       for (int64_t b = 0; b < columns / 8; ++b) out[b] = in == NULL ? 0xff : KeptBits(in[b]);
     }
   }

@@ -1,5 +1,5 @@
-// Infinities and NaNs among the activations of a 2:4 product. A dense product with zeros at the pruned places makes a NaN
-// of 0 · ∞ there; a product that skips those places has to say so itself.
+// Infinities and NaNs among the activations of a 2:4 product. A dense product with zeros at the pruned places makes a
+// NaN of 0 · ∞ there; a product that skips those places has to say so itself.
 #pragma once
 
 #include <math.h>
@@ -20,10 +20,10 @@ MS_INLINE bool HasNonFinite(const float* x, int64_t n) {
 }
 
 // Whether the child of `patch` (NULL: the parent itself) keeps column c of this row.
-bool Keeps24(const GroupRows24<const uint8_t, const uint16_t>& row, const uint8_t* patch, int64_t first, int64_t sections,
-             int64_t c) {
-  const uint8_t byte = GroupRows24<const uint8_t, const uint16_t>::Any(row, 0, c / kBlock24 * kBlock24)
-                           .meta[c % kBlock24 / 8];
+bool Keeps24(const GroupRows24<const uint8_t, const uint16_t>& row, const uint8_t* patch, int64_t first,
+             int64_t sections, int64_t c) {
+  const uint8_t byte =
+      GroupRows24<const uint8_t, const uint16_t>::Any(row, 0, c / kBlock24 * kBlock24).meta[c % kBlock24 / 8];
   const unsigned nibble = byte >> (c & 4) & 15u, at = static_cast<unsigned>(c & 3);
   bool kept = (nibble & 3) == at || nibble >> 2 == at;
   if (patch == NULL) return kept;

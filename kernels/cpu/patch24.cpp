@@ -1,7 +1,8 @@
 // Patches (patch24.h) and codes of 2:4 matrices, made from metadata when a task is loaded.
 
-#include "packed24.h"
 #include "patch24.h"
+
+#include "packed24.h"
 #include "pick24.h"
 #include "rows24.h"
 
@@ -122,10 +123,11 @@ ms_status PatchBytes24(ms_context* ctx, ms_weights packed, const uint8_t* meta, 
   if (status != MS_OK) return status;
   *bytes = PatchSize24(n, k, area);
   if (area <= static_cast<int64_t>(UINT32_MAX)) return MS_OK;
-  return Fail(ctx, MS_BAD_DATA,
-              "expected a patch of less than 4 GiB for one matrix but received changes of %lld bytes; compact this mask "
-              "instead",
-              static_cast<long long>(area));
+  return Fail(
+      ctx, MS_BAD_DATA,
+      "expected a patch of less than 4 GiB for one matrix but received changes of %lld bytes; compact this mask "
+      "instead",
+      static_cast<long long>(area));
 }
 
 ms_status BuildPatch24(ms_context* ctx, void* patch, int64_t bytes, ms_weights packed, ms_weights w,

@@ -1,6 +1,6 @@
 // A patch: what turns the product with one compacted 2:4 matrix (the parent) into the product with another (the child).
-// Δ = W ⊙ M_child − W ⊙ M_parent, as swaps: one weight of a group comes in, one goes out; a group whose two weights both
-// change has two swaps.
+// Δ = W ⊙ M_child − W ⊙ M_parent, as swaps: one weight of a group comes in, one goes out; a group whose two weights
+// both change has two swaps.
 //
 // A row is cut into sections of 2¹⁸ columns, so that a swap's group fits 16 bits. Behind the header, (N·S + 1) uint32
 // byte offsets say where section s of row r is: [offset[r·S + s], offset[r·S + s + 1]) of what follows them. A section
@@ -72,7 +72,8 @@ MS_INLINE ms_status CheckPatch24(ms_context* ctx, const ms_patch24& patch, int64
       header.bytes <= UINT32_MAX && patch.bytes >= PatchSize24(n, k, header.bytes)) {
     return MS_OK;
   }
-  return Fail(ctx, MS_BAD_DATA, "expected patches that buildPatch24 made for a matrix of %lld x %lld but received another",
+  return Fail(ctx, MS_BAD_DATA,
+              "expected patches that buildPatch24 made for a matrix of %lld x %lld but received another",
               static_cast<long long>(n), static_cast<long long>(k));
 }
 

@@ -49,8 +49,8 @@ struct Index24 {
 };
 MS_INLINE __m512i LaneIndex24(__m512i bits, int first) {
   const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  const __m512i value = _mm512_add_epi32(_mm512_add_epi32(lane, _mm512_and_si512(lane, _mm512_set1_epi32(8))),
-                                         _mm512_set1_epi32(first));
+  const __m512i value =
+      _mm512_add_epi32(_mm512_add_epi32(lane, _mm512_and_si512(lane, _mm512_set1_epi32(8))), _mm512_set1_epi32(first));
   const __m512i base = _mm512_slli_epi32(_mm512_srli_epi32(lane, 1), 2);
   const __m512i field = _mm512_multishift_epi64_epi8(_mm512_slli_epi32(value, 1), bits);
   return _mm512_ternarylogic_epi32(base, field, _mm512_set1_epi32(3), kAndOr);
@@ -80,7 +80,8 @@ struct Index24 {
 MS_INLINE Index24 MakeIndex24(uint64_t meta) {
   const __m256i low = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
   const __m256i high = _mm256_setr_epi32(16, 18, 20, 22, 24, 26, 28, 30);
-  const __m256i first = _mm256_set1_epi32(static_cast<int>(meta)), second = _mm256_set1_epi32(static_cast<int>(meta >> 32));
+  const __m256i first = _mm256_set1_epi32(static_cast<int>(meta)),
+                second = _mm256_set1_epi32(static_cast<int>(meta >> 32));
   return {{_mm256_srlv_epi32(first, low), _mm256_srlv_epi32(second, low)},
           {_mm256_srlv_epi32(first, high), _mm256_srlv_epi32(second, high)}};
 }

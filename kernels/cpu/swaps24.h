@@ -1,8 +1,8 @@
 // y += Δ x for one token and some rows: the swaps of a patch (patch24.h) against activations picked by column.
 #pragma once
 
-#include "patch24.h"
 #include "dot24.h"
+#include "patch24.h"
 
 namespace maskserve {
 namespace {
@@ -33,7 +33,8 @@ MS_INLINE __m128i TwoGroups(const uint16_t* x, const uint8_t* groups) {
       _mm_loadh_pd(_mm_castsi128_pd(first), reinterpret_cast<const double*>(GroupOf(x, groups + 2))));
 }
 MS_INLINE __m512i EightGroups(const uint16_t* x, const uint8_t* groups) {
-  const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(TwoGroups(x, groups)), TwoGroups(x, groups + 4), 1);
+  const __m256i low =
+      _mm256_inserti128_si256(_mm256_castsi128_si256(TwoGroups(x, groups)), TwoGroups(x, groups + 4), 1);
   const __m256i high =
       _mm256_inserti128_si256(_mm256_castsi128_si256(TwoGroups(x, groups + 8)), TwoGroups(x, groups + 12), 1);
   return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);

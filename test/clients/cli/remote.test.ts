@@ -60,10 +60,7 @@ test('a mask is published, listed, replaced, rolled back, pulled and removed', a
   const tasks = JSON.parse(await succeed('tasks', '--json')) as (Mask & { tier: string })[];
   const life = tasks.find(({ task }) => task === 'life');
   assert.deepEqual([life?.digest, life?.tier, life?.versions], [digests.second, 'cold', 2]);
-  assert.match(
-    await succeed('tasks'),
-    new RegExp(`^life +${digests.second.slice(0, 12)} +- +[\\d,]+ +cold +20`, 'm'),
-  );
+  assert.match(await succeed('tasks'), new RegExp(`^life +${digests.second.slice(0, 12)} +- +[\\d,]+ +cold +20`, 'm'));
 
   const versions = JSON.parse(await succeed('versions', 'life', '--json')) as MaskVersions;
   assert.deepEqual(
