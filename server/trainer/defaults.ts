@@ -35,7 +35,7 @@ const SHARED = {
   refine: 0,
   relativeEpsilon: 0,
   curvature: 1,
-  guardShare: 0.125,
+  guardShare: 0.25,
   margin: 0.015,
   rate: 0,
   sigma: 0.01,
