@@ -9,13 +9,7 @@ import { fuzzTarget } from './watch.js';
 const HANG_MS = 60_000;
 
 /** Of a set in memory, of version 1, of a chain, and of a reader with weights of other shapes. */
-const NOT_OF_A_FILE = [
-  'bad-symbol',
-  'bad-digest',
-  'coder-data',
-  'chain-too-deep',
-  'weights-mismatch',
-];
+const NOT_OF_A_FILE = ['bad-symbol', 'bad-digest', 'coder-data', 'chain-too-deep', 'weights-mismatch'];
 
 describe('fuzzing', () => {
   it('the decoder finds nothing in 5,000 mutated containers, of which every defect of a file makes some', async () => {
