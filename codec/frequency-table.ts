@@ -35,7 +35,7 @@ export interface FrequencyTables {
   readonly cum: Uint16Array;
 }
 
-/** The tables that nobody wrote: every symbol that can occur is as likely as any other. */
+/** The tables of coders that write none into the container: every symbol that can occur is as likely as any other. */
 export function uniformTables(list: TableList): FrequencyTables {
   const cum = new Uint16Array(list.count * (list.symbols + 1));
   for (let table = 0; table < list.count; table++) fillUniform(list, table, cum);

@@ -3,6 +3,7 @@
  * rounded once to bf16. Shapes are checked against the configuration before anything is used.
  */
 import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
+import { layerShapes, type LinearRole } from './linear-shapes.js';
 import type { ModelConfig } from './model-config.js';
 import type { TensorLocation } from './safetensors.js';
 
@@ -73,16 +74,18 @@ export function matricesOf({ layers, masked }: ModelWeights): DenseMatrix[] {
 }
 
 function loadLayer(loader: Loader, config: ModelConfig, prefix: string): LayerWeights {
-  const { hidden, ffn, headDim, bias } = config;
-  const qRows = config.heads * headDim;
-  const kvRows = config.kvHeads * headDim;
-  const linear = (part: string, rows: number, cols: number, hasBias: boolean): DenseMatrix => ({
-    name: `${prefix}.${part}.weight`,
-    rows,
-    cols,
-    weight: loader.matrix(`${prefix}.${part}.weight`, rows, cols),
-    bias: hasBias ? loader.vector(`${prefix}.${part}.bias`, rows) : NO_BUFFER,
-  });
+  const { hidden, headDim, bias } = config;
+  const shapes = layerShapes(config);
+  const linear = (role: LinearRole, hasBias: boolean): DenseMatrix => {
+    const { name, rows, cols } = shapes[role];
+    return {
+      name: `${prefix}.${name}.weight`,
+      rows,
+      cols,
+      weight: loader.matrix(`${prefix}.${name}.weight`, rows, cols),
+      bias: hasBias ? loader.vector(`${prefix}.${name}.bias`, rows) : NO_BUFFER,
+    };
+  };
   const headNorm = (part: string): Handle =>
     config.qkNorm ? loader.vector(`${prefix}.self_attn.${part}.weight`, headDim) : NO_BUFFER;
   return {
@@ -90,13 +93,13 @@ function loadLayer(loader: Loader, config: ModelConfig, prefix: string): LayerWe
     postNorm: loader.vector(`${prefix}.post_attention_layernorm.weight`, hidden),
     qNorm: headNorm('q_norm'),
     kNorm: headNorm('k_norm'),
-    q: linear('self_attn.q_proj', qRows, hidden, bias.qkv),
-    k: linear('self_attn.k_proj', kvRows, hidden, bias.qkv),
-    v: linear('self_attn.v_proj', kvRows, hidden, bias.qkv),
-    o: linear('self_attn.o_proj', hidden, qRows, bias.o),
-    gate: linear('mlp.gate_proj', ffn, hidden, bias.mlp),
-    up: linear('mlp.up_proj', ffn, hidden, bias.mlp),
-    down: linear('mlp.down_proj', hidden, ffn, bias.mlp),
+    q: linear('q', bias.qkv),
+    k: linear('k', bias.qkv),
+    v: linear('v', bias.qkv),
+    o: linear('o', bias.o),
+    gate: linear('gate', bias.mlp),
+    up: linear('up', bias.mlp),
+    down: linear('down', bias.mlp),
   };
 }
 

@@ -7,6 +7,7 @@ import type { WeightsLookup } from '../../codec/context.js';
 import type { MaskSet } from '../../codec/mask-set.js';
 import { native } from '../../kernels/index.js';
 import { tokenStream } from '../../server/engine/evaluate.js';
+import { linearShapes } from '../../server/engine/linear-shapes.js';
 import { loadModel, type Model } from '../../server/engine/model.js';
 import { Random } from '../../server/engine/random.js';
 import { sampleWindows } from '../../server/trainer/calibrate.js';
@@ -33,7 +34,7 @@ const CALIBRATION_TEXT = ['README.md', 'codec/FORMAT.md', 'server/**/*.ts'];
 /** (a): uniformly random patterns over the matrices of the 162 M model. */
 export function randomSet(shape: RandomShape = LLAMA_162M): MeasuredSet {
   const random = new Random(1);
-  const masks = matrices(shape).map(({ name, rows, cols }) => ({
+  const masks = linearShapes({ ...shape, headDim: shape.hidden / shape.heads }).map(({ name, rows, cols }) => ({
     name,
     rows,
     cols,
@@ -105,26 +106,4 @@ function oneShot(model: Model, method: OneShotMethod): MaskSet {
   const windows =
     method === 'magnitude' ? [] : sampleWindows([tokenStream(model, documents, { bos: false })], count, tokens, seed);
   return oneShotMask(model, { method, windows, damp: 0.01 });
-}
-
-function matrices({
-  hidden,
-  layers,
-  heads,
-  kvHeads,
-  ffn,
-}: RandomShape): { name: string; rows: number; cols: number }[] {
-  const kvRows = (hidden / heads) * kvHeads;
-  const parts: readonly (readonly [string, number, number])[] = [
-    ['self_attn.q_proj', hidden, hidden],
-    ['self_attn.k_proj', kvRows, hidden],
-    ['self_attn.v_proj', kvRows, hidden],
-    ['self_attn.o_proj', hidden, hidden],
-    ['mlp.gate_proj', ffn, hidden],
-    ['mlp.up_proj', ffn, hidden],
-    ['mlp.down_proj', hidden, ffn],
-  ];
-  return Array.from({ length: layers }, (_, layer) =>
-    parts.map(([part, rows, cols]) => ({ name: `model.layers.${layer}.${part}.weight`, rows, cols })),
-  ).flat();
 }

@@ -1,6 +1,4 @@
 /** `maskctl prepare`: mends a model once, for all tasks, so that it is good under a 2:4 mask; a new model directory (design §10). */
-import { readdirSync, statSync } from 'node:fs';
-import { basename, dirname } from 'node:path';
 import { type Command, Option } from 'commander';
 import { PREPARE_DEFAULTS, REFINE_ROUNDS } from '../../../server/trainer/defaults.js';
 import { mixThenLm, type LossPhase, parseLossSchedule, totalSteps } from '../../../server/trainer/loss-schedule.js';
@@ -8,6 +6,7 @@ import type { PrepareFinished, PrepareRequest, PrepareSettings } from '../../../
 import { UsageError } from '../failure.js';
 import type { GlobalOptions } from '../global-options.js';
 import { parentOption } from '../mask-family.js';
+import { checkNewDirectory } from '../new-directory.js';
 import { integer, number } from '../numbers.js';
 import { printFields, printJson, printLine, printTable } from '../output.js';
 import { checkPlot } from '../pictures/run-curves.js';
@@ -185,17 +184,6 @@ function described(phases: readonly LossPhase[]): string {
     [1, 'kl'],
   ]);
   return phases.map(({ klWeight, steps }) => `${names.get(klWeight) ?? klWeight}:${steps}`).join(',');
-}
-
-/** Refuses what can't become the new directory, before hours of work. */
-function checkNewDirectory(out: string): void {
-  const found = statSync(out, { throwIfNoEntry: false });
-  if (found && (!found.isDirectory() || readdirSync(out).length > 0)) {
-    throw new UsageError(`expected --out to be a directory that is not there yet, or empty, but received ${out}`);
-  }
-  if (!statSync(dirname(out), { throwIfNoEntry: false })?.isDirectory()) {
-    throw new UsageError(`expected a directory at ${dirname(out)} to make ${basename(out)} in`);
-  }
 }
 
 function show({ base, general, seconds }: PrepareFinished, { out }: Options): void {

@@ -3,6 +3,7 @@ import { closeSync, existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Digest } from '../../../codec/mask-set.js';
 import { baseDigest } from '../../../server/engine/base-digest.js';
+import { linearShapes } from '../../../server/engine/linear-shapes.js';
 import { type ModelConfig, readModelConfig } from '../../../server/engine/model-config.js';
 import { locateTensors, type TensorLocation } from '../../../server/engine/safetensors.js';
 import { tensorReader } from '../../../server/trainer/save-model.js';
@@ -90,21 +91,4 @@ export function* blocksOf({ rows, cols }: BaseMatrix): Generator<{ first: number
   for (let first = 0; first < weights; first += BLOCK_WEIGHTS) {
     yield { first, count: Math.min(BLOCK_WEIGHTS, weights - first) };
   }
-}
-
-/** Every linear layer by its Hugging Face name; shapes (out, in). */
-function linearShapes({ layers, hidden, ffn, heads, kvHeads, headDim }: ModelConfig): Omit<BaseMatrix, 'tensor'>[] {
-  const [q, kv] = [heads * headDim, kvHeads * headDim];
-  const parts: readonly (readonly [string, number, number])[] = [
-    ['self_attn.q_proj', q, hidden],
-    ['self_attn.k_proj', kv, hidden],
-    ['self_attn.v_proj', kv, hidden],
-    ['self_attn.o_proj', hidden, q],
-    ['mlp.gate_proj', ffn, hidden],
-    ['mlp.up_proj', ffn, hidden],
-    ['mlp.down_proj', hidden, ffn],
-  ];
-  return Array.from({ length: layers }, (_, layer) =>
-    parts.map(([part, rows, cols]) => ({ name: `model.layers.${layer}.${part}.weight`, rows, cols })),
-  ).flat();
 }
