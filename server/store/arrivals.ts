@@ -15,6 +15,8 @@ import type { WarmTier } from './warm-tier.js';
 export const PATCH_SHARE = 1 / 8;
 /** How long patches wait for room with their parent held. Then the parent is let go, so that loads that hold each other's room end. */
 const PATCH_WAIT_MS = 1_000;
+/** What a child counts for that changes nothing of its parent: the cache wants a size above 0. */
+const LEAST_BYTES = 1;
 
 /** What the cache does for an arrival. */
 export interface Household {
@@ -100,8 +102,8 @@ export class Arrivals {
         this.unlike.add(digest);
         return undefined;
       }
-      kept = loaded.bytes;
-      return this.arrived(loaded, 'cold', started, parent);
+      kept = Math.max(LEAST_BYTES, loaded.bytes);
+      return this.arrived({ ...loaded, bytes: kept }, 'cold', started, parent);
     } finally {
       this.household.giveBack(limit - kept);
     }

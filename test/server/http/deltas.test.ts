@@ -103,6 +103,19 @@ describe('deltas over HTTP', () => {
     assert.deepEqual([asked.status, asked.code, asked.param], [400, 'invalid_request', 'flatten']);
   });
 
+  it('completes through a delta that changes nothing as through its parent', async () => {
+    const parent = randomMask(server.model, 1);
+    await server.publish('general', general);
+    assert.equal((await server.publish('french', encodeMaskSet(parent, { context: { parent } }))).status, 201);
+    const completed = async (task: string): Promise<unknown> => {
+      const body = { prompt: 'The', max_tokens: 8, temperature: 0 };
+      const response = await server.post('/v1/completions', body, { 'X-Task': task });
+      assert.equal(response.status, 200, await response.clone().text());
+      return ((await response.json()) as { choices: { text: string }[] }).choices[0]?.text;
+    };
+    assert.equal(await completed('french'), await completed('general'));
+  });
+
   it('completes through a delta whose parent it has to decode first as through the flattened mask, to the bit', async () => {
     await publishBoth();
     await server.publish('flat', encodeMaskSet(set));
