@@ -18,4 +18,5 @@ export function printResult({ heldOut, changed, bitsPerParameter, step }: TrainF
   printLine(
     `${percent(changed)} of the groups changed, ${bitsPerParameter.toFixed(4)} bit per parameter given the prior (mask of step ${step})`,
   );
+  if (changed === 0) printLine('nothing was learned: the mask is its prior; give it more --steps, or a higher --lr');
 }
