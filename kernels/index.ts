@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { useFastCoders } from '../codec/fast-coders.js';
 import type { NativeAddon } from './types.js';
 
+export * from './backend-types.js';
 export * from './codec-types.js';
 export * from './types.js';
 

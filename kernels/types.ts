@@ -8,6 +8,7 @@
  * Every op checks handles, types and extents and throws a `TypeError` or `RangeError` that names the op and the argument; it never crashes.
  */
 
+import type { NativeBackends } from './backend-types.js';
 import type { NativeCodec } from './codec-types.js';
 
 /** A native buffer. 0 is never valid; where an op takes an optional buffer, 0 means "none". */
@@ -18,33 +19,9 @@ export const NO_BUFFER = 0 as Handle;
 /** Element types of a weight file. Everything but bf16 is converted once when a model is loaded. */
 export type DType = 'bf16' | 'f16' | 'f32';
 
-/** Instruction sets the CPU backend is compiled for, best first. */
-export type Isa = 'avx512' | 'avx2' | 'scalar';
-
-export interface BackendInfo {
-  /** Version of the op table (`kernels/include/backend.h`). */
-  readonly abiVersion: number;
-  readonly backend: 'cpu' | 'cuda';
-  /** Chosen by cpuid, or forced by MASKSERVE_ISA; asking for one the machine lacks throws when the addon is loaded. */
-  readonly isa: Isa;
-  readonly available: readonly Isa[];
-  /** Threads of this thread's pool, the caller included. */
-  readonly threads: number;
-}
-
-export interface NativeAddon extends NativeCodec {
-  // ---- set-up, per JavaScript thread ----
-  info(): BackendInfo;
-  /** Threads that ops called from this JavaScript thread may use, the caller included. 0: all cores. */
-  setThreads(threads: number): void;
-  /**
-   * `bf16` (default): matmuls round activations to bf16 where the CPU multiplies bf16. `f32`: activations keep fp32
-   * (gradient checks, parity). Accumulation is fp32 in both. Applies to ops called from this JavaScript thread.
-   */
-  setPrecision(precision: 'bf16' | 'f32'): void;
-
+export interface NativeAddon extends NativeBackends, NativeCodec {
   // ---- buffers ----
-  /** Zeroed, 64-byte aligned. Throws RangeError when memory can't be had. */
+  /** Zeroed, 64-byte aligned, where this thread's ops run. Throws RangeError when memory can't be had. */
   alloc(bytes: number): Handle;
   /** Maps part of a file read-only. `offset` need not be page aligned. Throws with the system's reason. */
   mapFile(path: string, offset: number, bytes: number): Handle;

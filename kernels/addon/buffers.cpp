@@ -62,6 +62,7 @@ uint64_t BufferTable::AdoptMapping(void* mapping, size_t mapping_bytes, size_t o
   s.writable = false;
   s.data = static_cast<char*>(mapping) + offset;
   s.bytes = bytes;
+  s.backend = nullptr;
   s.mapping = mapping;
   s.mapping_bytes = mapping_bytes;
   mapped_bytes_.fetch_add(static_cast<int64_t>(bytes));
@@ -80,6 +81,7 @@ uint64_t BufferTable::View(const Buffer& base, size_t offset, size_t bytes) {
   s.writable = base.writable;
   s.data = base.data + offset;
   s.bytes = bytes;
+  s.backend = base.backend;
   s.base = root;
   return Open(slot);
 }
@@ -92,7 +94,7 @@ bool BufferTable::Pin(uint64_t handle, Buffer* buffer) {
   do {
     if (GenerationOf(state) != handle >> kSlotBits || (state & kOpen) == 0) return false;
   } while (!s->state.compare_exchange_weak(state, state + 1, std::memory_order_acquire));
-  *buffer = {s->data, s->bytes, s->writable, slot};
+  *buffer = {s->data, s->bytes, s->writable, slot, s->backend};
   return true;
 }
 

@@ -19,6 +19,7 @@ struct Buffer {
   size_t bytes;
   bool writable;
   uint32_t slot;
+  const ms_backend* backend;  // whose memory it is; NULL: a mapped file, in host memory
 };
 
 // A handle is generation · 2²⁴ + slot. The table is never moved and looked up without a lock; a slot's state (its
@@ -53,7 +54,7 @@ class BufferTable {
     bool writable = false;
     char* data = nullptr;
     size_t bytes = 0;
-    const ms_backend* backend = nullptr;  // kOwned
+    const ms_backend* backend = nullptr;  // NULL: kMapped, or a view of one
     void* mapping = nullptr;              // kMapped
     size_t mapping_bytes = 0;
     uint32_t base = 0;  // kView: the slot it keeps alive

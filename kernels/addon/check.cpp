@@ -180,7 +180,8 @@ std::vector<Buffer> Call::Buffers(size_t at, const char* name, const char* count
     if (i > 0 && handles[i] == handles[i - 1]) {
       buffers.push_back(buffers.back());
     } else {
-      buffers.push_back(handles[i] == 0 ? Buffer{nullptr, 0, false, 0} : Pin(handles[i], name));
+      buffers.push_back(handles[i] == 0 ? Buffer{nullptr, 0, false, 0, nullptr} : Pin(handles[i], name));
+      if (handles[i] != 0) Reachable(buffers.back(), name);
     }
   }
   return buffers;
@@ -206,6 +207,7 @@ void* Call::Bytes(size_t at, const char* name, Access access, int64_t bytes, con
   if (access == Access::kWrite && !buffer.writable) {
     Fail(CallError::kType, std::string("expected ") + name + " to be writable but received a read-only mapping");
   }
+  Reachable(buffer, name);
   if (bytes < 0 || static_cast<uint64_t>(bytes) > buffer.bytes) {
     const std::string wanted = bytes < 0 ? std::string("more than 2⁶³") : std::to_string(bytes);
     Fail(CallError::kRange, std::string("expected ") + name + " of at least " + formula + " = " + wanted +
@@ -303,9 +305,32 @@ void Call::Require(bool holds, const char* name, const char* expected, double va
   Fail(CallError::kRange, std::string("expected ") + name + " " + expected + " but received " + maskserve::Text(value));
 }
 
-void Call::Check(ms_status status) const {
+void Call::Reachable(const Buffer& buffer, const char* name) const {
+  const ms_backend& mine = backend();
+  if (mine.host_memory != 0 ? buffer.backend == nullptr || buffer.backend->host_memory != 0 : buffer.backend == &mine) {
+    return;
+  }
+  const auto place = [](const ms_backend* of) {
+    return of == nullptr || of->host_memory != 0 ? std::string("host memory") : std::string(of->name) + " memory";
+  };
+  Fail(CallError::kType, std::string("expected ") + name + " in " + place(&mine) + " but received a buffer in " +
+                             place(buffer.backend) + "; native.copy takes it there");
+}
+
+void Call::RunOn(const ms_backend* backend) {
+  if (backend != nullptr) Usable(instance_->Of(backend));
+  instance_->on_device = backend != nullptr;
+}
+
+const Runner& Call::Usable(const Runner& runner) const {
+  if (runner.context != nullptr) return runner;
+  Fail(CallError::kRange,
+       std::string("expected room for a thread's state on ") + runner.backend->name + " but it has none to give");
+}
+
+void Call::Check(ms_status status, const Runner& of) const {
   if (status == MS_OK) return;
-  Fail(status == MS_UNSUPPORTED ? CallError::kType : CallError::kRange, instance_->backend->last_error(context()));
+  Fail(status == MS_UNSUPPORTED ? CallError::kType : CallError::kRange, of.backend->last_error(of.context));
 }
 
 void Call::Fail(CallError::Kind kind, const std::string& message) const {

@@ -43,9 +43,16 @@ class Call {
 
   napi_env env() const { return env_; }
   napi_value argument(size_t at) const { return arguments_[at]; }
-  ms_context* context() const { return instance_->context; }
-  const ms_backend& backend() const { return *instance_->backend; }
-  const ms_ops& ops() const { return instance_->backend->ops; }
+  // What ops run on.
+  ms_context* context() const { return instance_->current().context; }
+  const ms_backend& backend() const { return *instance_->current().backend; }
+  const ms_ops& ops() const { return instance_->current().backend->ops; }
+  // The CPU, whatever ops run on.
+  const Runner& host() const { return instance_->host; }
+  // What reads and writes the memory of `buffer`.
+  const Runner& OwnerOf(const Buffer& buffer) const { return Usable(instance_->Of(buffer.backend)); }
+  // Ops of this thread run on `backend` from now on (NULL: the CPU).
+  void RunOn(const ms_backend* backend);
 
   // Integers; Count is at least 1, Index at least 0.
   int64_t Count(size_t at, const char* name);
@@ -83,8 +90,12 @@ class Call {
   // Refuses a condition on `name`, which was `value`: "expected `name` `expected` but received `value`".
   void Require(bool holds, const char* name, const char* expected, double value) const;
 
+  // Refuses memory that the ops of this thread can't reach.
+  void Reachable(const Buffer& buffer, const char* name) const;
+
   // Throws the backend's error, prefixed with the op.
-  void Check(ms_status status) const;
+  void Check(ms_status status) const { Check(status, instance_->current()); }
+  void Check(ms_status status, const Runner& of) const;
   [[noreturn]] void Fail(CallError::Kind kind, const std::string& message) const;
 
  private:
@@ -93,6 +104,7 @@ class Call {
   void* Bytes(size_t at, const char* name, Access access, int64_t bytes, const char* formula, size_t alignment,
               Presence presence);
   Buffer Open(double handle, const char* name) const;
+  const Runner& Usable(const Runner& runner) const;
   int64_t Integer(size_t at, const char* name, int64_t least);
   std::string Received(size_t at) const;
 

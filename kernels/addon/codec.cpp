@@ -14,9 +14,13 @@ constexpr TensorUse kDecoded{true, true, true, false}, kEncoded{true, true, fals
     kCounted{false, true, false, false}, kFilled{false, true, false, false}, kChanged{true, false, false, true};
 constexpr int64_t kMostChunkSteps = int64_t{1} << 15;
 
+// Containers are read and written by the CPU, whatever ops run on.
 const ms_codec_ops& Codec(Call& call) {
-  if (call.backend().codec == nullptr) call.Fail(CallError::kPlain, "this backend has no mask codec");
-  return *call.backend().codec;
+  return *call.host().backend->codec;
+}
+
+void CheckHost(Call& call, ms_status status) {
+  call.Check(status, call.host());
 }
 
 napi_value Number(Call& call, double value) {
@@ -52,8 +56,8 @@ napi_value DecodeMasks(Call& call) {
   call.AtMost("firstStep", first, "the steps of all tensors", tensors.steps());
   const int64_t left = (tensors.steps() - first + chunk_steps - 1) / chunk_steps;
   call.AtMost("chunks", chunks.count(), "those from firstStep", left);
-  call.Check(Codec(call).decode_masks(call.context(), tensors.data(), tensors.count(), chunk_steps, first,
-                                      chunks.data(), chunks.count()));
+  CheckHost(call, Codec(call).decode_masks(call.host().context, tensors.data(), tensors.count(), chunk_steps, first,
+                                           chunks.data(), chunks.count()));
   chunks.WriteStatuses();
   return nullptr;
 }
@@ -110,8 +114,8 @@ napi_value EncodeMasks(Call& call) {
     capacities.push_back(128 + 64 * (left < chunk_steps ? left : chunk_steps));
   }
   Output output(call, 2, capacities);
-  call.Check(Codec(call).encode_masks(call.context(), tensors.data(), tensors.count(), chunk_steps, 0,
-                                      output.chunks.data(), static_cast<int64_t>(output.chunks.size())));
+  CheckHost(call, Codec(call).encode_masks(call.host().context, tensors.data(), tensors.count(), chunk_steps, 0,
+                                           output.chunks.data(), static_cast<int64_t>(output.chunks.size())));
   return Number(call, static_cast<double>(Gather(call, output.chunks, output.bytes, output.lengths, output.checksums)));
 }
 
@@ -122,7 +126,8 @@ napi_value CountSymbols(Call& call) {
   const int64_t bytes = 8 * 4 * static_cast<int64_t>(tensor.data()->contexts);
   call.AtMost("contexts", bytes, "the bytes of counts", static_cast<int64_t>(counts.bytes));
   int32_t bad = 0;
-  call.Check(Codec(call).count_symbols(call.context(), tensor.data(), static_cast<uint32_t*>(counts.data), &bad));
+  CheckHost(call,
+            Codec(call).count_symbols(call.host().context, tensor.data(), static_cast<uint32_t*>(counts.data), &bad));
   if (bad != 0) call.Fail(CallError::kRange, "expected nibbles 4, 8, 12, 9, 13 or 14 in mask but received another");
   return nullptr;
 }
@@ -130,7 +135,7 @@ napi_value CountSymbols(Call& call) {
 napi_value MagnitudeMask(Call& call) {
   const CodedTensors tensor(call, kFilled, call.argument(0));
   call.Require(tensor.data()->coder == MS_CODER_MAGNITUDE, "coder", "to be 10", tensor.data()->coder);
-  call.Check(Codec(call).magnitude_mask(call.context(), tensor.data()));
+  CheckHost(call, Codec(call).magnitude_mask(call.host().context, tensor.data()));
   return nullptr;
 }
 
@@ -165,8 +170,8 @@ napi_value DecodePatches(Call& call) {
   CodedChunks chunks(call, 3);
   const int64_t count = static_cast<int64_t>(first.size()) - 1;
   call.Require(chunks.count() == count, "chunks", "to be as many as the tensors fill", double(chunks.count()));
-  call.Check(
-      Codec(call).decode_patches(call.context(), tensors.data(), first.data(), gaps.data(), chunks.data(), count));
+  CheckHost(call, Codec(call).decode_patches(call.host().context, tensors.data(), first.data(), gaps.data(),
+                                             chunks.data(), count));
   chunks.WriteStatuses();
   return nullptr;
 }
@@ -182,8 +187,8 @@ napi_value EncodePatches(Call& call) {
     for (int64_t i = first[c]; i < first[c + 1]; ++i) capacities.back() += 10 * tensors.data()[i].changes;
   }
   Output output(call, 3, capacities);
-  call.Check(Codec(call).encode_patches(call.context(), tensors.data(), first.data(), gaps.data(), output.chunks.data(),
-                                        static_cast<int64_t>(output.chunks.size())));
+  CheckHost(call, Codec(call).encode_patches(call.host().context, tensors.data(), first.data(), gaps.data(),
+                                             output.chunks.data(), static_cast<int64_t>(output.chunks.size())));
   return Number(call, static_cast<double>(Gather(call, output.chunks, output.bytes, output.lengths, output.checksums)));
 }
 
@@ -211,8 +216,8 @@ napi_value ApplyChanges(Call& call) {
   const int64_t changes = static_cast<int64_t>(positions.length);
   const uint8_t* codes = HostBytes(call, 4, "codes", changes);
   if (mask != parent) call.Apart("mask", mask, bytes, "parent", parent, bytes);
-  call.Check(Codec(call).apply_changes(call.context(), mask, parent, groups,
-                                       static_cast<const uint32_t*>(positions.data), codes, changes));
+  CheckHost(call, Codec(call).apply_changes(call.host().context, mask, parent, groups,
+                                            static_cast<const uint32_t*>(positions.data), codes, changes));
   return nullptr;
 }
 
@@ -223,8 +228,8 @@ napi_value FindChanges(Call& call) {
   uint8_t* positions = HostBytes(call, 3, "positions", 4 * groups);
   uint8_t* codes = HostBytes(call, 4, "codes", groups);
   int64_t changes = 0;
-  call.Check(Codec(call).find_changes(call.context(), mask, parent, groups, reinterpret_cast<uint32_t*>(positions),
-                                      codes, &changes));
+  CheckHost(call, Codec(call).find_changes(call.host().context, mask, parent, groups,
+                                           reinterpret_cast<uint32_t*>(positions), codes, &changes));
   return Number(call, static_cast<double>(changes));
 }
 
@@ -236,8 +241,9 @@ napi_value DecodeScales(Call& call) {
   const HostArray scales = call.AnyArray(3, "scales");
   ms_mask_chunk chunk = {static_cast<const uint8_t*>(bytes.data), static_cast<int64_t>(bytes.bytes),
                          static_cast<uint32_t>(checksum), MS_CHUNK_OK};
-  call.Check(Codec(call).decode_scales(call.context(), &chunk, starts.data(), static_cast<int16_t*>(scales.data),
-                                       static_cast<int64_t>(scales.bytes / sizeof(int16_t))));
+  CheckHost(call,
+            Codec(call).decode_scales(call.host().context, &chunk, starts.data(), static_cast<int16_t*>(scales.data),
+                                      static_cast<int64_t>(scales.bytes / sizeof(int16_t))));
   return Number(call, chunk.status);
 }
 
@@ -249,7 +255,8 @@ napi_value DecodeUniformAc(Call& call) {
   CodedChunks chunks(call, 2);
   const int64_t count = (tensor.data()->groups + chunk_symbols - 1) / chunk_symbols;
   call.Require(chunks.count() == count, "chunks", "to be as many as the tensor fills", double(chunks.count()));
-  call.Check(Codec(call).decode_uniform_ac(call.context(), tensor.data(), chunk_symbols, chunks.data(), count));
+  CheckHost(call,
+            Codec(call).decode_uniform_ac(call.host().context, tensor.data(), chunk_symbols, chunks.data(), count));
   chunks.WriteStatuses();
   return nullptr;
 }
@@ -264,8 +271,8 @@ napi_value PackSymbols(Call& call) {
   const int64_t groups = static_cast<int64_t>(symbols.bytes);
   uint8_t* nibbles = HostBytes(call, 0, "nibbles", (groups + 1) / 2);
   call.Apart("nibbles", nibbles, (groups + 1) / 2, "symbols", symbols.data, groups);
-  return Boolean(
-      call, Codec(call).pack_symbols(call.context(), nibbles, static_cast<const uint8_t*>(symbols.data), groups) != 0);
+  return Boolean(call, Codec(call).pack_symbols(call.host().context, nibbles, static_cast<const uint8_t*>(symbols.data),
+                                                groups) != 0);
 }
 
 napi_value UnpackSymbols(Call& call) {
@@ -273,8 +280,8 @@ napi_value UnpackSymbols(Call& call) {
   const int64_t groups = static_cast<int64_t>(symbols.bytes);
   const uint8_t* nibbles = HostBytes(call, 1, "nibbles", (groups + 1) / 2);
   call.Apart("symbols", symbols.data, groups, "nibbles", nibbles, (groups + 1) / 2);
-  return Boolean(call,
-                 Codec(call).unpack_symbols(call.context(), static_cast<uint8_t*>(symbols.data), nibbles, groups) != 0);
+  return Boolean(
+      call, Codec(call).unpack_symbols(call.host().context, static_cast<uint8_t*>(symbols.data), nibbles, groups) != 0);
 }
 
 }  // namespace

@@ -204,6 +204,7 @@ void* CodedTensors::Memory(const Field& field, napi_typedarray_type type, const 
     field.Refuse("to name a live buffer");
   }
   pinned_.push_back(buffer.slot);
+  if (buffer.backend != nullptr && buffer.backend->host_memory == 0) field.Refuse("to be in host memory");
   if (access == Access::kWrite && !buffer.writable) field.Refuse("to be writable");
   if (static_cast<int64_t>(buffer.bytes) < bytes) {
     field.Refuse("to have " + std::to_string(bytes) + " bytes or more but received " + std::to_string(buffer.bytes));

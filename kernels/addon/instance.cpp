@@ -1,5 +1,6 @@
 #include "instance.h"
 
+#include <initializer_list>
 #include <new>
 
 #include "../cpu/cpu_backend.h"
@@ -10,11 +11,19 @@ namespace {
 
 void DestroyInstance(napi_env, void* data, void*) {
   auto* instance = static_cast<Instance*>(data);
-  instance->backend->context_destroy(instance->context);
+  for (const Runner& runner : {instance->device, instance->host}) {
+    if (runner.context != nullptr) runner.backend->context_destroy(runner.context);
+  }
   delete instance;
 }
 
 }  // namespace
+
+const Runner& Instance::Of(const ms_backend* owner) {
+  if (owner == nullptr || owner == host.backend) return host;
+  if (device.context == nullptr) device = {owner, owner->context_create()};
+  return device;
+}
 
 bool CreateInstance(napi_env env) {
   const char* reason = "";
@@ -28,7 +37,9 @@ bool CreateInstance(napi_env env) {
     napi_throw_error(env, nullptr, "expected memory for a thread's state but the system has none to give");
     return false;
   }
-  return napi_set_instance_data(env, new Instance{backend, context}, DestroyInstance, nullptr) == napi_ok;
+  auto* instance = new Instance;
+  instance->host = {backend, context};
+  return napi_set_instance_data(env, instance, DestroyInstance, nullptr) == napi_ok;
 }
 
 Instance* InstanceOf(napi_env env) {

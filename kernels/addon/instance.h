@@ -7,9 +7,21 @@
 
 namespace maskserve {
 
+// A backend, and the thread's state of it: thread pool or stream, working memory, precision.
+struct Runner {
+  const ms_backend* backend = nullptr;
+  ms_context* context = nullptr;
+};
+
 struct Instance {
-  const ms_backend* backend;
-  ms_context* context;  // thread pool, working memory, precision
+  Runner host;    // the CPU: buffers of host memory, the mask codec
+  Runner device;  // the CUDA backend, from when this thread first met it or a buffer of its
+  bool on_device = false;
+
+  // What ops run on.
+  const Runner& current() const { return on_device ? device : host; }
+  // The runner for memory of `owner` (NULL: host memory); its context is NULL when memory for one is short.
+  const Runner& Of(const ms_backend* owner);
 };
 
 // False, with a JavaScript error pending, when no backend runs here.

@@ -1,4 +1,4 @@
-// Buffers: alloc, mapFile, view, free, byteLength, read, write, zero, usage.
+// Buffers: alloc, allocHost, mapFile, view, free, byteLength, read, write, copy, zero, usage.
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -27,16 +27,24 @@ int64_t PhysicalBytes() {
   return Product(static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)), static_cast<int64_t>(sysconf(_SC_PAGESIZE)));
 }
 
-napi_value Alloc(Call& call) {
+napi_value AllocOf(Call& call, const ms_backend& backend) {
   const int64_t bytes = call.Index(0, "bytes");
   const int64_t machine = PhysicalBytes();
-  if (machine > 0) call.AtMost("bytes", bytes, "this machine's memory", machine);
-  const uint64_t handle = BufferTable::Get().Allocate(&call.backend(), static_cast<size_t>(bytes));
+  if (machine > 0 && backend.host_memory != 0) call.AtMost("bytes", bytes, "this machine's memory", machine);
+  const uint64_t handle = BufferTable::Get().Allocate(&backend, static_cast<size_t>(bytes));
   if (handle == 0) {
-    call.Fail(CallError::kRange,
-              "expected room for " + std::to_string(bytes) + " bytes but the system has none to give");
+    call.Fail(CallError::kRange, "expected room for " + std::to_string(bytes) + " bytes but " +
+                                     (backend.device != nullptr ? backend.device : "the system") + " has none to give");
   }
   return Double(call.env(), static_cast<double>(handle));
+}
+
+napi_value Alloc(Call& call) {
+  return AllocOf(call, call.backend());
+}
+
+napi_value AllocHost(Call& call) {
+  return AllocOf(call, *call.host().backend);
 }
 
 class File {
@@ -117,7 +125,8 @@ napi_value Read(Call& call) {
   const HostArray into = call.AnyArray(2, "into");
   Inside(call, "buffer", buffer, offset, static_cast<int64_t>(into.bytes));
   if (into.bytes > 0) {
-    call.Check(call.backend().download(call.context(), into.data, buffer.data + offset, into.bytes));
+    const Runner& owner = call.OwnerOf(buffer);
+    call.Check(owner.backend->download(owner.context, into.data, buffer.data + offset, into.bytes), owner);
   }
   return nullptr;
 }
@@ -136,14 +145,37 @@ napi_value Write(Call& call) {
   const HostArray from = call.AnyArray(2, "from");
   Inside(call, "buffer", buffer, offset, static_cast<int64_t>(from.bytes));
   if (from.bytes > 0) {
-    call.Check(call.backend().upload(call.context(), buffer.data + offset, from.data, from.bytes));
+    const Runner& owner = call.OwnerOf(buffer);
+    call.Check(owner.backend->upload(owner.context, buffer.data + offset, from.data, from.bytes), owner);
   }
+  return nullptr;
+}
+
+bool OnHost(const Buffer& buffer) {
+  return buffer.backend == nullptr || buffer.backend->host_memory != 0;
+}
+
+// Both ends in host memory, or in the same device's, or one in each.
+napi_value Copy(Call& call) {
+  const Buffer to = Writable(call);
+  const int64_t at = call.Index(1, "byteOffset");
+  const Buffer from = call.Handle(2, "from");
+  const int64_t of = call.Index(3, "fromOffset"), bytes = call.Index(4, "bytes");
+  Inside(call, "buffer", to, at, bytes);
+  Inside(call, "from", from, of, bytes);
+  call.Apart("buffer", to.data + at, bytes, "from", from.data + of, bytes);
+  if (bytes == 0) return nullptr;
+  const Runner& owner = call.OwnerOf(OnHost(to) ? from : to);
+  const ms_backend& backend = *owner.backend;
+  const auto copy = OnHost(to) == OnHost(from) ? backend.copy : OnHost(from) ? backend.upload : backend.download;
+  call.Check(copy(owner.context, to.data + at, from.data + of, static_cast<size_t>(bytes)), owner);
   return nullptr;
 }
 
 napi_value Zero(Call& call) {
   const Buffer buffer = Writable(call);
-  call.Check(call.backend().zero(call.context(), buffer.data, buffer.bytes));
+  const Runner& owner = call.OwnerOf(buffer);
+  call.Check(owner.backend->zero(owner.context, buffer.data, buffer.bytes), owner);
   return nullptr;
 }
 
@@ -151,7 +183,9 @@ napi_value ReadThrough(Call& call) {
   const Buffer buffer = call.Handle(0, "buffer");
   uint64_t sum = 0;
   if (buffer.bytes > 0) {
-    call.Check(call.ops().read_through(call.context(), buffer.data, static_cast<int64_t>(buffer.bytes), &sum));
+    const Runner& owner = call.OwnerOf(buffer);
+    const int64_t bytes = static_cast<int64_t>(buffer.bytes);
+    call.Check(owner.backend->ops.read_through(owner.context, buffer.data, bytes, &sum), owner);
   }
   return Double(call.env(), static_cast<double>(static_cast<uint32_t>(sum ^ sum >> 32)));
 }
@@ -172,12 +206,14 @@ napi_value Usage(Call& call) {
 void ExportBuffers(napi_env env, napi_value exports) {
   const Export list[] = {
       {"alloc", Bind<Alloc, 1>},
+      {"allocHost", Bind<AllocHost, 1>},
       {"mapFile", Bind<MapFile, 3>},
       {"view", Bind<View, 3>},
       {"free", Bind<Free, 1>},
       {"byteLength", Bind<ByteLength, 1>},
       {"read", Bind<Read, 3>},
       {"write", Bind<Write, 3>},
+      {"copy", Bind<Copy, 5>},
       {"zero", Bind<Zero, 1>},
       {"readThrough", Bind<ReadThrough, 1>},
       {"usage", Bind<Usage, 0>},

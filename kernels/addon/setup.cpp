@@ -1,7 +1,9 @@
-// info, setThreads, setPrecision: the state of the calling JavaScript thread.
+// info, probeCuda, useBackend, memory, synchronize, setThreads, setPrecision: the state of the calling JavaScript
+// thread.
 
 #include <cstring>
 
+#include "backends.h"
 #include "bindings.h"
 #include "check.h"
 
@@ -40,7 +42,55 @@ napi_value Info(Call& call) {
   napi_set_named_property(env, info, "isa", String(env, backend.isa, NAPI_AUTO_LENGTH));
   napi_set_named_property(env, info, "available", List(env, backend.available));
   napi_set_named_property(env, info, "threads", threads);
+  napi_value device;
+  napi_get_null(env, &device);
+  if (backend.device != nullptr) device = String(env, backend.device, NAPI_AUTO_LENGTH);
+  napi_set_named_property(env, info, "device", device);
   return info;
+}
+
+napi_value ProbeCuda(Call& call) {
+  const FoundBackend& found = CudaBackend();
+  napi_env env = call.env();
+  napi_value probe, usable;
+  napi_create_object(env, &probe);
+  napi_get_boolean(env, found.backend != nullptr, &usable);
+  napi_set_named_property(env, probe, "usable", usable);
+  napi_set_named_property(env, probe, "file", String(env, found.file.data(), found.file.size()));
+  napi_set_named_property(env, probe, "reason", String(env, found.reason.data(), found.reason.size()));
+  napi_set_named_property(env, probe, "report", String(env, found.report.data(), found.report.size()));
+  return probe;
+}
+
+napi_value UseBackend(Call& call) {
+  const std::string name = call.Text(0, "name");
+  if (name == "cpu") {
+    call.RunOn(nullptr);
+    return nullptr;
+  }
+  if (name != "cuda") call.Fail(CallError::kRange, "expected name to be 'cpu' or 'cuda' but received '" + name + "'");
+  const FoundBackend& found = CudaBackend();
+  if (found.backend == nullptr) call.Fail(CallError::kPlain, found.reason);
+  call.RunOn(found.backend);
+  return nullptr;
+}
+
+napi_value Memory(Call& call) {
+  int64_t free = 0, total = 0;
+  call.Check(call.backend().memory(call.context(), &free, &total));
+  napi_env env = call.env();
+  napi_value memory, value;
+  napi_create_object(env, &memory);
+  napi_create_int64(env, free, &value);
+  napi_set_named_property(env, memory, "freeBytes", value);
+  napi_create_int64(env, total, &value);
+  napi_set_named_property(env, memory, "totalBytes", value);
+  return memory;
+}
+
+napi_value Synchronize(Call& call) {
+  call.Check(call.backend().synchronize(call.context()));
+  return nullptr;
 }
 
 napi_value SetThreads(Call& call) {
@@ -64,6 +114,10 @@ napi_value SetPrecision(Call& call) {
 void ExportSetup(napi_env env, napi_value exports) {
   const Export list[] = {
       {"info", Bind<Info, 0>},
+      {"probeCuda", Bind<ProbeCuda, 0>},
+      {"useBackend", Bind<UseBackend, 1>},
+      {"memory", Bind<Memory, 0>},
+      {"synchronize", Bind<Synchronize, 0>},
       {"setThreads", Bind<SetThreads, 1>},
       {"setPrecision", Bind<SetPrecision, 1>},
   };

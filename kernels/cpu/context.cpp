@@ -1,6 +1,7 @@
 #include "context.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstdarg>
 #include <cstdio>
@@ -159,6 +160,13 @@ const char* ContextLastError(ms_context* ctx) {
 
 ms_status CopyBytes(ms_context*, void* out, const void* in, size_t bytes) {
   std::memcpy(out, in, bytes);
+  return MS_OK;
+}
+
+ms_status MemoryBytes(ms_context*, int64_t* free, int64_t* total) {
+  const int64_t page = sysconf(_SC_PAGESIZE);
+  *free = page * sysconf(_SC_AVPHYS_PAGES);
+  *total = page * sysconf(_SC_PHYS_PAGES);
   return MS_OK;
 }
 

@@ -16,6 +16,7 @@ int32_t ContextThreads(ms_context* ctx);
 void ContextSetExact(ms_context* ctx, int32_t exact);
 const char* ContextLastError(ms_context* ctx);
 ms_status CopyBytes(ms_context* ctx, void* out, const void* in, size_t bytes);
+ms_status MemoryBytes(ms_context* ctx, int64_t* free, int64_t* total);
 ms_status ZeroBytes(ms_context* ctx, void* memory, size_t bytes);
 
 // The op tables of table.cpp and codec_table.cpp, one for each instruction set it was compiled for.

@@ -1,8 +1,9 @@
 /*
- * The op table: everything that a backend (the CPU reference in cpu/, a CUDA library later) gives to the addon.
+ * The op table: everything that a backend (the CPU reference in cpu/, the CUDA library of cuda/) gives to the addon.
  *
  * A C ABI: plain structs and function pointers, no exceptions and no C++ types across it. A backend in a shared library
- * exports `ms_backend_open`; a table whose abi_version or bytes differ from this header's is refused with a reason.
+ * exports `ms_backend_open` and `ms_backend_report`; a table whose abi_version or bytes differ from this header's is
+ * refused with a reason.
  *
  * Shapes: T tokens, N output rows, K input columns, H heads, KV kv-heads, hd head dimension, V vocabulary.
  * All matrices are row-major, tokens first. Pointers are the backend's own memory (ms_backend.alloc) unless named
@@ -21,7 +22,7 @@
 extern "C" {
 #endif
 
-#define MS_ABI_VERSION 2u
+#define MS_ABI_VERSION 3u
 
 typedef int32_t ms_status;
 enum {
@@ -114,7 +115,8 @@ typedef struct ms_ops {
   ms_status (*silu_mul)(ms_context*, float* out, const float* gate, const float* up, int64_t n);
   ms_status (*add)(ms_context*, float* x, const float* y, int64_t n);
   ms_status (*add_bias)(ms_context*, float* x, const float* bias, int64_t rows, int64_t n);
-  /* y (T, N) = x (T, K) wT. An output row depends on its own input row only: not on T, not on the number of threads. */
+  /* y (T, N) = x (T, K) wT. An output row depends on its own input row only: on a CPU not on T, not on the number of
+   * threads; on a GPU kernels are chosen by T, and a row's result is the same only to bf16 rounding. */
   ms_status (*matmul)(ms_context*, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k);
   /* w.values: the backend's own packed form of a 2:4 matrix, as compress24 writes it */
   ms_status (*matmul24)(ms_context*, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k);
@@ -199,28 +201,41 @@ typedef struct ms_backend {
   const char* name;      /* "cpu", "cuda" */
   const char* isa;       /* what the kernels were compiled for */
   const char* available; /* all that this machine could run, comma separated, best first */
+  const char* device;    /* what it runs on, as its maker calls it; NULL: the host's processor */
+  int32_t host_memory;   /* 1: its memory is the host's, and ops take any memory of the process */
 
-  /* memory: alloc gives zeroed, 64-byte aligned bytes, or NULL; upload and download copy from and to the host */
+  /* memory: alloc gives zeroed, 64-byte aligned bytes, or NULL; upload and download copy from and to the host, copy
+   * within this memory. What memory there is, and how much of it is free: 0, 0 where that is not known. */
+  ms_status (*memory)(ms_context*, int64_t* host_free, int64_t* host_total);
   void* (*alloc)(size_t bytes);
   void (*release)(void* memory, size_t bytes);
   ms_status (*upload)(ms_context*, void* out, const void* host_in, size_t bytes);
   ms_status (*download)(ms_context*, void* host_out, const void* in, size_t bytes);
+  ms_status (*copy)(ms_context*, void* out, const void* in, size_t bytes);
   ms_status (*zero)(ms_context*, void* memory, size_t bytes);
 
-  /* contexts: one per calling thread */
+  /* contexts: one per calling thread. What one was asked for happens in order, but may happen later: download, every op
+   * that gives something to the host and every op that checks data wait for it; `synchronize` only waits. What another
+   * thread is to see must have been waited for. */
   ms_context* (*context_create)(void); /* NULL when memory is short */
   void (*context_destroy)(ms_context*);
   ms_status (*set_threads)(ms_context*, int32_t threads); /* 0: all cores */
   int32_t (*threads)(ms_context*);
   void (*set_exact)(ms_context*, int32_t exact); /* 1: activations keep fp32 in matmuls */
-  const char* (*last_error)(ms_context*);        /* one line about the last status that was not MS_OK */
+  ms_status (*synchronize)(ms_context*);
+  const char* (*last_error)(ms_context*); /* one line about the last status that was not MS_OK */
 
   ms_ops ops;
-  const ms_codec_ops* codec; /* NULL: this backend has none */
+  /* NULL: this backend has none. Without host_memory only decode_masks is there (or NULL), and `weights`, `parent` and
+   * `mask` of its tensors are this backend's memory. */
+  const ms_codec_ops* codec;
 } ms_backend;
 
-/* The one symbol of a backend library. NULL, and a reason that lives as long as the library, when it can't run here. */
+/* `ms_backend_open`: NULL, and a reason that lives as long as the library, when it can't run here. */
 typedef const ms_backend* (*ms_backend_open_fn)(uint32_t abi_version, const char** reason);
+/* `ms_backend_report`: what was looked for, what was found, what was refused and why, as JSON (kernels/types.ts). It
+ * can be asked for whether or not the backend runs here. */
+typedef const char* (*ms_backend_report_fn)(void);
 
 #ifdef __cplusplus
 }

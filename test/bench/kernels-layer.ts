@@ -4,7 +4,7 @@
  */
 import { pathToFileURL } from 'node:url';
 import { symbolsToNibbles } from '../../codec/pattern.js';
-import { native, type Handle, type Isa } from '../../kernels/index.js';
+import { native, type BackendInfo, type Handle } from '../../kernels/index.js';
 import { Random } from '../../server/engine/random.js';
 import { alternate } from './pairs.js';
 import { swapped } from './swapped-mask.js';
@@ -18,7 +18,7 @@ export interface LayerSettings {
 }
 
 export interface LayerFigures {
-  readonly isa: Isa;
+  readonly isa: BackendInfo['isa'];
   readonly threads: number;
   readonly denseBytes: number;
   /** GB/s of memory: plainly read, and by each product for one token. */

@@ -15,10 +15,10 @@ export function onEveryIsa(fileUrl: string, define: (isa: Isa) => void): void {
   const forced = process.env['MASKSERVE_TEST_ISA'];
   if (forced !== undefined) {
     assert.equal(native.info().isa, forced, 'the child runs the instruction set it was started for');
-    define(native.info().isa);
+    define(forced as Isa);
     return;
   }
-  for (const isa of native.info().available) {
+  for (const isa of native.info().available as readonly Isa[]) {
     test(`on ${isa}`, () => runForced(fileURLToPath(fileUrl), isa));
   }
 }
