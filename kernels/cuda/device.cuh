@@ -1,0 +1,180 @@
+// What every kernel file includes: launching, and the intrinsics and PTX instructions that kernels use, by name. nvcc
+// compiles the device bodies, a C++ compiler the host ones against host/execution.h, so that no kernel has inline
+// assembly of its own and all of them run in tests without a GPU.
+#pragma once
+
+#include <float.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "launch.h"
+
+#if defined(__CUDACC__)
+#include <cuda_runtime.h>
+#define MS_DEVICE __device__ __forceinline__
+#define MS_METHOD static __device__ __forceinline__
+#else
+#include "host/execution.h"
+#define MS_DEVICE static inline
+#define MS_METHOD static inline
+#endif
+
+namespace maskserve {
+namespace cuda {
+namespace {
+
+constexpr uint32_t kWholeWarp = 0xffffffffu;
+constexpr int kWarp = 32;
+
+// kernel<<<grid, block, shared, stream>>>(arguments…); nothing for an empty grid.
+template <typename... P, typename... A>
+inline void Launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream, A... arguments) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+#if defined(__CUDACC__)
+  // Beyond 48 KiB a kernel has to ask.
+  if (shared > (48u << 10)) {
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+  }
+  kernel<<<grid, block, shared, stream>>>(static_cast<P>(arguments)...);
+#else
+  (void)stream;
+  host::RunGrid(grid, block, shared, [=] { kernel(static_cast<P>(arguments)...); });
+#endif
+}
+
+// The block's dynamic shared memory.
+MS_DEVICE void* SharedMemory() {
+#if defined(__CUDACC__)
+  extern __shared__ __align__(16) unsigned char dynamic_shared[];
+  return dynamic_shared;
+#else
+  return host::SharedMemory();
+#endif
+}
+
+template <typename T>
+inline __host__ __device__ constexpr T CeilDiv(T a, T b) {
+  return (a + b - 1) / b;
+}
+template <typename T>
+inline __host__ __device__ constexpr T Min(T a, T b) {
+  return a < b ? a : b;
+}
+template <typename T>
+inline __host__ __device__ constexpr T Max(T a, T b) {
+  return a > b ? a : b;
+}
+inline unsigned Blocks(int64_t n, int64_t of) {
+  return static_cast<unsigned>(CeilDiv(n, of));
+}
+
+MS_DEVICE int Lane() {
+  return static_cast<int>(threadIdx.x) & (kWarp - 1);
+}
+MS_DEVICE int WarpOfBlock() {
+  return static_cast<int>(threadIdx.x) / kWarp;
+}
+
+// ---- bf16 ----
+
+MS_DEVICE float FloatOfBf16(uint32_t bits) {
+  return __uint_as_float(bits << 16);
+}
+// The two of a word, the low one first.
+MS_DEVICE float LowOfPair(uint32_t pair) {
+  return __uint_as_float(pair << 16);
+}
+MS_DEVICE float HighOfPair(uint32_t pair) {
+  return __uint_as_float(pair & 0xffff0000u);
+}
+// To nearest even; NaN stays NaN.
+MS_DEVICE uint32_t Bf16OfFloat(float x) {
+#if defined(__CUDACC__)
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(0.0f), "f"(x));
+  return pair & 0xffffu;
+#else
+  const uint32_t bits = __float_as_uint(x);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return (bits >> 16 | 0x40u) & 0xffffu;
+  return (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+#endif
+}
+MS_DEVICE uint32_t PairOfFloats(float low, float high) {
+#if defined(__CUDACC__)
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+#else
+  return Bf16OfFloat(low) | Bf16OfFloat(high) << 16;
+#endif
+}
+// Both elements of a · b + c, each rounded once.
+MS_DEVICE uint32_t FmaPairs(uint32_t a, uint32_t b, uint32_t c) {
+#if defined(__CUDACC__)
+  uint32_t d;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+#else
+  return PairOfFloats(LowOfPair(a) * LowOfPair(b) + LowOfPair(c), HighOfPair(a) * HighOfPair(b) + HighOfPair(c));
+#endif
+}
+
+// ---- memory ----
+
+// Weights are read once: past the first-level cache.
+MS_DEVICE uint4 LoadStream(const void* p) {
+#if defined(__CUDACC__)
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(p));
+  return v;
+#else
+  return *static_cast<const uint4*>(p);
+#endif
+}
+// 32 bits at any address, which may reach up to 3 bytes beyond them.
+MS_DEVICE uint32_t LoadWordAnywhere(const uint8_t* p) {
+  const uintptr_t at = reinterpret_cast<uintptr_t>(p);
+  const uint32_t* word = reinterpret_cast<const uint32_t*>(at & ~uintptr_t{3});
+  const uint32_t shift = static_cast<uint32_t>(at & 3) * 8;
+  return shift == 0 ? word[0] : __funnelshift_r(word[0], word[1], shift);
+}
+
+// ---- tensor cores: one 16 × 8 tile of fp32 sums a warp ----
+
+// d += a b for a (16, 16), b (16, 8) bf16: mma.m16n8k16. With g = lane / 4 and t = lane % 4: a[0] row g, columns 2t, 2t
+// + 1; a[1] row g + 8; a[2], a[3] the same 8 columns on; b[0] rows 2t, 2t + 1 of column g, b[1] 8 rows on; d[0], d[1]
+// row g, columns 2t, 2t + 1; d[2], d[3] row g + 8.
+MS_DEVICE void Mma16816(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+// d += a b for a (16, 32) of which two in four columns are kept, b (32, 8): mma.sp::ordered_metadata.m16n8k32. a as
+// above over the 16 kept columns; b[i] rows 2t + 8i, 2t + 8i + 1 of column g. meta: nibbles (idx0 | idx1 << 2) of four
+// groups, row g in the low half and row g + 8 in the high one; lanes with t = 0 name columns 0–15, t = 1 columns 16–31,
+// the others are not read (sparsity selector 0).
+MS_DEVICE void SparseMma16832(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t meta);
+
+#if defined(__CUDACC__)
+MS_DEVICE void Mma16816(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+MS_DEVICE void SparseMma16832(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t meta) {
+  asm volatile(
+      "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9, %10, %11}, {%0, %1, %2, %3}, %12, 0x0;"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]), "r"(meta));
+}
+#endif
+
+}  // namespace
+}  // namespace cuda
+}  // namespace maskserve
+
+#if !defined(__CUDACC__)
+#include "host/mma.h"
+#endif
