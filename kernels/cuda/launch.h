@@ -20,8 +20,9 @@
  * vocabulary. Matrices are row-major, activations fp32, weights bf16 unless a value type is named.
  *
  * The packed form of a 2:4 matrix here: values (N, K/2) bf16, plain row-major, then the canonical nibbles (N, K/8),
- * plain row-major: N·K·9/8 bytes. So the values can be cuSPARSELt's own on sm_8x (kernels.md §1.4), nibbles24 is a copy
- * of the tail, codes24 a copy of the metadata, and both the GEMV and mma.sp read it without a second form.
+ * plain row-major: N·K·9/8 bytes, where packed24_meta says. So the values can be cuSPARSELt's own on sm_8x (kernels.md
+ * §1.4), nibbles24 is a copy of the tail, codes24 a copy of the metadata, and both the GEMV and mma.sp read it without
+ * a second form.
  */
 #ifndef MASKSERVE_CUDA_LAUNCH_H
 #define MASKSERVE_CUDA_LAUNCH_H
@@ -36,12 +37,25 @@ typedef struct CUstream_st* cudaStream_t;
 namespace maskserve {
 namespace cuda {
 
+/* Whether cuSPARSELt's metadata lie between a packed matrix's values and its nibbles, so that values and metadata are
+ * its own form of the matrix (sparse_gemm.h): N·K/8 bytes more, for matrices that it takes (kernels.md §1.3). The
+ * runtime decides that once, before anything is packed. */
+inline bool& packed24_shares_values() {
+  static bool shares = false;
+  return shares;
+}
+inline bool packed24_takes_form(int64_t n, int64_t k) {
+  return n % 16 == 0 && k % 32 == 0;
+}
 /* Where a packed matrix's nibbles begin. */
+inline int64_t packed24_meta_offset(int64_t n, int64_t k) {
+  return n * k + (packed24_shares_values() && packed24_takes_form(n, k) ? n * (k / 8) : 0);
+}
 inline uint8_t* packed24_meta(void* packed, int64_t n, int64_t k) {
-  return static_cast<uint8_t*>(packed) + n * k;
+  return static_cast<uint8_t*>(packed) + packed24_meta_offset(n, k);
 }
 inline const uint8_t* packed24_meta(const void* packed, int64_t n, int64_t k) {
-  return static_cast<const uint8_t*>(packed) + n * k;
+  return static_cast<const uint8_t*>(packed) + packed24_meta_offset(n, k);
 }
 
 /* ---- elements (elementwise.cu) ---- */
@@ -136,7 +150,8 @@ void mma24(float* y, const float* x, const void* packed, int64_t tokens, int64_t
 void add_patches24(float* y, const float* x, const ms_patch24* patches, const void* packed, int64_t tokens, int64_t n,
                    int64_t k, int32_t exact, cudaStream_t stream);
 /* Dense w (N, K), K % 8 = 0, read once for four tokens, each through its own mask: masks[t].nibbles NULL: everything,
- * packed 0: the canonical nibbles (N, K/8), packed 1: a packed matrix. */
+ * packed 0: the canonical nibbles (N, K/8), packed 1: a packed matrix (whose nibbles the launcher finds on the host, by
+ * packed24_meta_offset). */
 void matmul_masked(float* y, const float* x, const uint16_t* w, const ms_mask24* masks, int64_t tokens, int64_t n,
                    int64_t k, int32_t exact, cudaStream_t stream);
 
