@@ -16,7 +16,7 @@ type Constant = keyof MaskTrainingSettings;
 
 const METHODS: readonly TrainMethod[] = ['ste', 'gumbel'];
 const MASK_PATTERNS: readonly MaskPattern[] = ['2:4', '1:4', '4:8'];
-const LOSSES: readonly TrainLoss[] = ['lm', 'kl', 'mix'];
+const LOSSES: readonly (TrainLoss | 'auto')[] = ['auto', 'lm', 'kl', 'mix'];
 const PRIORS: readonly PriorMethod[] = ['magnitude', 'wanda', 'sparsegpt', 'none'];
 const STEPS = integer(1);
 const POSITIVE = number(Number.MIN_VALUE, 1e9);
@@ -136,7 +136,7 @@ export function addMaskTrainingOptions(command: Command): Command {
     .addOption(
       new Option(
         '--loss <loss>',
-        `lm: next token; kl: KL to the dense model, or to --teacher; mix: half of each (default: ste ${of('ste', 'loss')}, with --from ${of('ste', 'loss', true)}; gumbel ${of('gumbel', 'loss')})`,
+        `lm: next token; kl: KL to the dense model, or to --teacher; mix: half of each; auto: mix, or lm where the teacher is worse on held-out text than the mask to start from (default: ste ${of('ste', 'loss')}, with --from ${of('ste', 'loss', true)}; gumbel ${of('gumbel', 'loss')})`,
       ).choices(LOSSES),
     )
     .addOption(

@@ -110,7 +110,15 @@ export function describeStart(event: TrainStarted): string {
           `teacher: perplexity ${event.teacher.perplexity.toFixed(2)} on the held-out text, ${mib(event.teacher.bytes)} of memory`,
         ]
       : []),
+    ...(event.chosenLoss ? [describeLoss(event, event.chosenLoss)] : []),
   ].join('\n');
+}
+
+function describeLoss({ priorPerplexity }: TrainStarted, chosen: NonNullable<TrainStarted['chosenLoss']>): string {
+  const than = `(perplexity ${chosen.teacherPerplexity.toFixed(2)}) is ${chosen.loss === 'lm' ? 'no better' : 'better'} on the held-out text than the start (${priorPerplexity.toFixed(2)})`;
+  return chosen.loss === 'lm'
+    ? `loss: lm alone, for the teacher ${than}`
+    : `loss: half KL to the teacher, half next token, for the teacher ${than}`;
 }
 
 function bar({ step, steps }: TrainStep): string {

@@ -10,7 +10,8 @@ export interface TrainSource {
 /** Constants of a run; what is left out has its default. GET /openapi.json has every range. */
 export interface TrainSettings {
   readonly method?: 'ste' | 'gumbel';
-  readonly loss?: 'lm' | 'kl' | 'mix';
+  /** `auto`: `mix`, or `lm` where the teacher is worse than the start on held-out text. */
+  readonly loss?: 'auto' | 'lm' | 'kl' | 'mix';
   /** Where the mask starts without `from`. */
   readonly prior?: 'magnitude' | 'wanda' | 'sparsegpt' | 'none';
   /** Rounds of swaps at most that refine the prior. */
@@ -100,6 +101,8 @@ export interface TrainStarted {
     readonly bytesPerWeight: number;
     readonly recomputes: boolean;
   };
+  /** What the loss `auto` came to. */
+  readonly chosenLoss?: { readonly loss: 'lm' | 'kl' | 'mix'; readonly teacherPerplexity: number };
 }
 
 export interface TrainStep {

@@ -34,7 +34,7 @@ const BETA: SchemaObject = {
 /** A row for every constant: one that the trainer gets must be taken here. */
 const SETTINGS: Readonly<Record<keyof MaskTrainingSettings, SchemaObject>> = {
   method: choice('ste', 'gumbel'),
-  loss: choice('lm', 'kl', 'mix'),
+  loss: choice('auto', 'lm', 'kl', 'mix'),
   pattern: { type: 'string', enum: ['2:4'], description: '2:4, the pattern that a server serves' },
   prior: choice('magnitude', 'wanda', 'sparsegpt', 'none'),
   refine: integer(0, 1000),

@@ -57,7 +57,7 @@ export function maskTrainingDefaults(method: TrainMethod, transfer: boolean): Ma
   if (method === 'gumbel') {
     return { ...shared, loss: 'lm', learningRate: 5e-4, epsilon: 1e-5, curvature: 0, weightDecay: 0.1 };
   }
-  return { ...shared, loss: transfer ? 'mix' : 'kl', epsilon: STE_EPSILON, weightDecay: 0 };
+  return { ...shared, loss: transfer ? 'auto' : 'kl', epsilon: STE_EPSILON, weightDecay: 0 };
 }
 
 /** One-shot pruning that a run starts from: windows drawn from its training text, and SparseGPT's dampening. */

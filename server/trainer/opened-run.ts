@@ -31,8 +31,6 @@ export interface RunPlan {
   readonly text: TextRequest;
   readonly settings: TextSettings & Schedule & AdamWSettings & { readonly evaluateEvery: number };
   readonly learningRate: number;
-  /** Share of KL in the loss of step s (from 0). */
-  readonly klWeight: (step: number) => number;
   /** Of what is learned, for each weight under the mask. */
   readonly bytesPerWeight: number;
 }
@@ -80,10 +78,10 @@ export class OpenedRun {
     return part;
   }
 
-  /** `from`: steps that an earlier run had done. */
-  training(learner: Learner, from: number): Training {
+  /** `from`: steps that an earlier run had done. `klWeight`: share of KL in the loss of step s (from 0). */
+  training(learner: Learner, from: number, klWeight: (step: number) => number): Training {
     const { plan, text, teacher } = this;
-    const { settings, learningRate, klWeight } = plan;
+    const { settings, learningRate } = plan;
     const guards = { streams: text.guardStreams, sequences: guardSequences(settings) };
     const training = new Training(
       this.model,

@@ -69,7 +69,6 @@ function planOf({ sources, heldOut, settings }: PrepareRequest): RunPlan {
     text: { sources, guards: heldOut },
     settings: { ...settings, steps: totalSteps(settings.phases) },
     learningRate: settings.learningRate,
-    klWeight: (step) => klWeightAt(settings.phases, step),
     bytesPerWeight: KEPT_WEIGHTS_BYTES_PER_WEIGHT,
   };
 }
@@ -112,7 +111,7 @@ class PrepareRun {
     const rounded = native.alloc(2 * Math.max(...this.learner.parameters.map(({ count }) => count)));
     this.rounded = rounded;
     opened.own({ dispose: () => native.free(rounded) });
-    this.training = opened.training(this.learner, this.from);
+    this.training = opened.training(this.learner, this.from, (step) => klWeightAt(request.settings.phases, step));
     options.onProgress?.('scoring the start', 0, 0);
     this.startPerplexities = scored ?? this.perplexities(text.heldOut);
   }

@@ -8,7 +8,6 @@ import { LARGEST_STEP } from './defaults.js';
 import { maskedParameters } from './kept-dense.js';
 import type { Learner } from './learner.js';
 import { isTwoOfFour, patternNamed, patternOf, type MaskedModel } from './n-of-m.js';
-import { KL_WEIGHT } from './loss-schedule.js';
 import { scheduleShare, scheduleSum, type AdamWSettings, type Schedule } from './optimizer.js';
 import type { CodesByName } from './nibbles.js';
 import { STRAIGHT_THROUGH_BYTES_PER_WEIGHT, StraightThrough } from './straight-through.js';
@@ -85,10 +84,6 @@ export function optimizerOf(settings: AdamWSettings & RunShape): AdamWSettings {
   const { beta1, beta2, epsilon, relativeEpsilon = 0, curvature = 0, weightDecay, clip, batch, seq } = settings;
   const perGradient = (curvature * batch * seq) / 2;
   return { beta1, beta2, epsilon, relativeEpsilon, curvature: perGradient, weightDecay, clip };
-}
-
-export function klWeightOf({ loss }: MaskTrainingSettings): () => number {
-  return () => KL_WEIGHT[loss];
 }
 
 export interface RunShape {

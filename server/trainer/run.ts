@@ -7,9 +7,10 @@ import type { MaskSet } from '../../codec/mask-set.js';
 import type { Model } from '../engine/model.js';
 import { matricesOf } from '../engine/weights.js';
 import { Checkpoint, openSaved, type BestMask, type RunIdentity } from './checkpoint.js';
-import { distance, MaskLooks, perplexities } from './held-out.js';
+import { average, distance, MaskLooks, perplexities } from './held-out.js';
 import { maskedLayersOf } from './kept-dense.js';
 import type { Learner } from './learner.js';
+import { KL_WEIGHT, lossAgainst } from './loss-schedule.js';
 import { patternNamed, patternOf, type MaskedModel } from './n-of-m.js';
 import { byMatrix, codesOfSet, gatherCodes, maskSetOf, type CodesByName } from './nibbles.js';
 import { OpenedRun, type OpeningOptions, type RunPlan } from './opened-run.js';
@@ -19,7 +20,7 @@ import { oneShotPrior } from './run-prior.js';
 import { runSteps, type StepsOptions } from './run-steps.js';
 import { checkTeacher } from './teacher.js';
 import type { Training } from './training.js';
-import type { HeldOutRow, TrainEvent, TrainFinished, TrainRequest, TrainStarted } from './types.js';
+import type { HeldOutRow, TrainEvent, TrainFinished, TrainLoss, TrainRequest, TrainStarted } from './types.js';
 
 export interface RunOptions extends OpeningOptions {
   /** The mask of `request.from`. */
@@ -57,7 +58,6 @@ function planOf({ task, sources, guards, settings }: TrainRequest): RunPlan {
     text: { sources, guards },
     settings,
     learningRate: setup.peakLearningRate(settings),
-    klWeight: setup.klWeightOf(settings),
     bytesPerWeight: setup.learnerBytesPerWeight(settings),
   };
 }
@@ -71,6 +71,7 @@ class MaskRun {
   private readonly priorPerplexities: readonly number[];
   private readonly checkpoint: Checkpoint | undefined;
   private readonly from: number;
+  private readonly loss: { readonly loss: TrainLoss; readonly teacherPerplexity?: number };
 
   /** What it allocates belongs to `opened`. */
   constructor(
@@ -98,13 +99,17 @@ class MaskRun {
     } finally {
       saved?.close();
     }
-    this.training = opened.training(this.learner, this.from);
     this.priorPerplexities = scored ?? this.scorePrior();
+    this.loss = settings.loss === 'auto' ? this.chooseLoss() : { loss: settings.loss };
+    const klWeight = KL_WEIGHT[this.loss.loss];
+    this.training = opened.training(this.learner, this.from, () => klWeight);
   }
 
   started(): TrainStarted {
     const { opened, learner, training, from, priorPerplexities } = this;
-    return opened.started(learner, training, from, priorPerplexities);
+    const { loss, teacherPerplexity } = this.loss;
+    const chosen = teacherPerplexity === undefined ? {} : { chosenLoss: { loss, teacherPerplexity } };
+    return { ...opened.started(learner, training, from, priorPerplexities), ...chosen };
   }
 
   steps(): StepsOptions {
@@ -166,6 +171,15 @@ class MaskRun {
     );
   }
 
+  /** The same again in a resumed run: both models and the held-out text are. */
+  private chooseLoss(): { readonly loss: TrainLoss; readonly teacherPerplexity: number } {
+    const { opened, masked, request, priorPerplexities } = this;
+    const own = opened.text.heldOut.filter(({ guard }) => !guard);
+    const teacherPerplexity =
+      opened.teacher?.perplexity ?? average(perplexities(masked, own, request.settings.seq, null));
+    return { loss: lossAgainst(teacherPerplexity, opened.ownAverage(priorPerplexities)), teacherPerplexity };
+  }
+
   private scorePrior(): readonly number[] {
     this.opened.options.onProgress?.('scoring the prior', 0, 0);
     return perplexities(this.masked, this.opened.text.heldOut, this.request.settings.seq, byMatrix(this.start));
@@ -194,7 +208,7 @@ function checkRequest(model: Model, { sources, settings, from }: TrainRequest, {
       `expected --seq to be at most the model's context of ${model.info.contextLength} but received ${settings.seq}`,
     );
   }
-  if (teacher) checkTeacher(model, teacher, setup.klWeightOf(settings)() > 0);
+  if (teacher) checkTeacher(model, teacher, settings.loss !== 'lm');
   if (from !== undefined && !parent) throw new Error(`expected the mask of ${from} to start from`);
   if (!parent && settings.prior === 'none' && settings.method !== 'gumbel') {
     throw new Error('expected --method gumbel beside --prior none: straight-through scores have no random start');

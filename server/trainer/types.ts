@@ -11,7 +11,8 @@ export type PriorMethod = 'magnitude' | 'wanda' | 'sparsegpt' | 'none';
 /** Every constant of a run: what `--help` lists. Defaults are in defaults.ts, by method. */
 export interface MaskTrainingSettings {
   readonly method: TrainMethod;
-  readonly loss: TrainLoss;
+  /** `auto`: `mix`, or `lm` where the teacher is worse than the start on the run's own held-out text. */
+  readonly loss: TrainLoss | 'auto';
   /** Weights kept of every so many; undefined: 2:4. */
   readonly pattern?: MaskPattern;
   /** Where the mask starts when it is not transferred from another task's. */
@@ -101,6 +102,8 @@ export interface TrainStarted {
     readonly bytesPerWeight: number;
     readonly recomputes: boolean;
   };
+  /** What `auto` came to, from the held-out perplexities of the teacher and of the start. */
+  readonly chosenLoss?: { readonly loss: TrainLoss; readonly teacherPerplexity: number };
   /** Where KL is taken to another model than the dense one: its held-out perplexity, average of the own sources, and the memory that it adds. */
   readonly teacher?: { readonly perplexity: number; readonly bytes: number };
 }

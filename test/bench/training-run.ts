@@ -6,13 +6,8 @@ import { native } from '../../kernels/index.js';
 import { loadModel } from '../../server/engine/model.js';
 import { Random } from '../../server/engine/random.js';
 import { ACTIVATION_BYTES, maskTrainingDefaults } from '../../server/trainer/defaults.js';
-import {
-  createLearner,
-  klWeightOf,
-  optimizerOf,
-  peakLearningRate,
-  scheduleOf,
-} from '../../server/trainer/run-learner.js';
+import { createLearner, optimizerOf, peakLearningRate, scheduleOf } from '../../server/trainer/run-learner.js';
+import { KL_WEIGHT } from '../../server/trainer/loss-schedule.js';
 import { oneShotPrior } from '../../server/trainer/run-prior.js';
 import { Training } from '../../server/trainer/training.js';
 import type { TrainLoss, TrainMethod } from '../../server/trainer/types.js';
@@ -67,7 +62,7 @@ function measure({
     schedule: scheduleOf(settings),
     learningRate: peakLearningRate(settings),
     optimizer: optimizerOf(settings),
-    klWeight: klWeightOf(settings),
+    klWeight: () => KL_WEIGHT[loss],
     seed: 0,
   });
   for (let step = 0; step < warmup; step++) training.step();

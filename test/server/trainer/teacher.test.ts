@@ -118,6 +118,20 @@ test('a copy of the model teaches what the model itself does; a tuned one teache
   assert.notEqual(other.started.teacher?.perplexity, other.finished.heldOut[0]?.dense);
 });
 
+test('auto takes half KL to a teacher that is better on held-out text than the start, and the LM loss alone where it is not', async () => {
+  const wanted = request({ loss: 'auto', steps: 1, prior: 'magnitude' });
+  const good = await run(model, wanted);
+  assert.deepEqual(good.started.chosenLoss, { loss: 'mix', teacherPerplexity: good.finished.heldOut[0]?.dense });
+  assert.deepEqual(losses(good.steps), losses((await run(model, request({ ...wanted.settings, loss: 'mix' }))).steps));
+  const bad = await run(model, wanted, { teacher: given(tuned) });
+  const { loss, teacherPerplexity = 0 } = bad.started.chosenLoss ?? {};
+  assert.equal(loss, 'lm');
+  assert.equal(teacherPerplexity, bad.started.teacher?.perplexity);
+  assert.ok(teacherPerplexity > bad.started.priorPerplexity);
+  assert.equal(bad.steps[0]?.loss, bad.steps[0]?.lm);
+  assert.equal((await run(model, request({ loss: 'lm', steps: 1 }))).started.chosenLoss, undefined);
+});
+
 test('an adapter of zeros merged over the model is the model, on any base of its shape', async () => {
   const lora = new Lora(model.weights, { rank: 1, scaling: 2, seed: 0 });
   const directory = join(folder, 'zero');
