@@ -10,6 +10,10 @@
  *
  * `npm run bench -- codec [--prepared DIR --patch FILE…] [--json FILE] [--runs N] [--threads N]`: what masks cost in each coder beside zstd, brotli and the published
  * form, where the bytes go, and how fast they are coded; with a prepared base, patches of its general mask too.
+ *
+ * `npm run bench -- peers [--smollm2 DIR] [--yardstick PYTHON] [--large] [--quick] [--model DIR]… [--json FILE] [--runs N] [--threads N]`: the same model in llama.cpp
+ * (`npm ci --prefix test/bench/peers`), onnxruntime and PyTorch, side by side, and single layers; SmolLM2 from its folder there or in MASKSERVE_SMOLLM2; `--large`: the 1.1 B
+ * shape instead; `--quick`: one round of the 162 M model.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -19,6 +23,7 @@ import { TINY } from '../tiny.js';
 import { codecTable, measureCodec } from './codec.js';
 import { hardware, hardwareLine } from './hardware.js';
 import { kernelTable, measureKernels } from './kernels.js';
+import { comparePeers } from './peers/peers.js';
 import { LLAMA_162M, writeRandomModel } from './random-model.js';
 import { measureServing, type ServingFigures } from './serving.js';
 import { measureTraining, trainingTable } from './train.js';
@@ -35,6 +40,9 @@ const { values, positionals } = parseArgs({
     'yardstick-script': { type: 'string' },
     prepared: { type: 'string' },
     patch: { type: 'string', multiple: true },
+    smollm2: { type: 'string' },
+    large: { type: 'boolean', default: false },
+    quick: { type: 'boolean', default: false },
   },
 });
 
@@ -42,12 +50,14 @@ const SERVING_RUNS = 5;
 const TRAINING_ROUNDS = 3;
 const CODEC_RUNS = 7;
 const KERNEL_RUNS = 15;
+const PEER_RUNS = 5;
 
 const [what = 'serving', ...rest] = positionals;
 if (rest.length === 0 && what === 'train') benchTraining();
 else if (rest.length === 0 && what === 'codec') benchCodec();
 else if (rest.length === 0 && what === 'serving') await benchServing();
 else if (rest.length === 0 && what === 'kernels') benchKernels();
+else if (rest.length === 0 && what === 'peers') await benchPeers();
 else
   fail(
     `expected \`npm run bench\` or \`npm run bench -- train\`, \`codec\` or \`kernels\` but received ${positionals.join(' ')}`,
@@ -121,6 +131,22 @@ function benchKernels(): void {
     if (values.json) writeFileSync(values.json, `${JSON.stringify({ hardware: hardware(), kernels }, null, 2)}\n`);
   } finally {
     rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+async function benchPeers(): Promise<void> {
+  const runs = Number(values.runs ?? PEER_RUNS);
+  if (!(Number.isInteger(runs) && runs > 0))
+    return fail(`expected --runs to be a whole number from 1 but received ${values.runs}`);
+  const { model: models, large, quick } = values;
+  const python = values.yardstick ?? process.env['MASKSERVE_YARDSTICK'];
+  const smollm2 = values.smollm2 ?? process.env['MASKSERVE_SMOLLM2'];
+  console.log(`hardware: ${hardwareLine(hardware())}`);
+  try {
+    const peers = await comparePeers({ models, large, quick, runs, threads: Number(values.threads), python, smollm2 });
+    if (values.json) writeFileSync(values.json, `${JSON.stringify({ hardware: hardware(), peers }, null, 2)}\n`);
+  } catch (error) {
+    fail((error as Error).message);
   }
 }
 

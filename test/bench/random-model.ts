@@ -23,6 +23,17 @@ export const LLAMA_162M: RandomShape = {
   context: 2048,
 };
 
+/** TinyLlama's shape (arXiv 2401.02385): 1,100 M parameters, 969 M of them in its 154 masked matrices. */
+export const LLAMA_1100M: RandomShape = {
+  hidden: 2048,
+  layers: 22,
+  heads: 32,
+  kvHeads: 4,
+  ffn: 5632,
+  vocab: 32000,
+  context: 2048,
+};
+
 interface Tensor {
   readonly name: string;
   readonly shape: readonly number[];
