@@ -137,16 +137,20 @@ constexpr int64_t kSparseMmaTokens = 16;
 void matmul(float* y, const float* x, const uint16_t* w, int64_t tokens, int64_t n, int64_t k, int32_t exact,
             cudaStream_t stream);
 /* Packed w. T ≤ 4, `exact`, or K not a multiple of 64: the CUDA-core GEMV; else mma.sp, 16 tokens at a time. A row that
- * prunes a place whose activation is not finite becomes NaN, as in a dense product. */
+ * prunes a place whose activation is not finite becomes NaN, as in a dense product, unless `spread` is false: before
+ * add_patches24, which does that for the patched rows. */
 void matmul24(float* y, const float* x, const void* packed, int64_t tokens, int64_t n, int64_t k, int32_t exact,
-              cudaStream_t stream);
+              cudaStream_t stream, bool spread = true);
 /* The two kernels behind it by themselves, for measuring: gemv24 takes any shape, mma24 needs K % 64 = 0. */
 void gemv24(float* y, const float* x, const void* packed, int64_t tokens, int64_t n, int64_t k, int32_t exact,
-            cudaStream_t stream);
-void mma24(float* y, const float* x, const void* packed, int64_t tokens, int64_t n, int64_t k, cudaStream_t stream);
+            cudaStream_t stream, bool spread = true);
+void mma24(float* y, const float* x, const void* packed, int64_t tokens, int64_t n, int64_t k, cudaStream_t stream,
+           bool spread = true);
 
-/* y (T, N) += Δ x, token t through patches[t] (data NULL: nothing), in the layout of cpu/patch24.h; after matmul24 this
- * is matmul24_patched. Patches' headers have been checked by the caller (it made them, or downloads the 32 bytes). */
+/* y (T, N) += Δ x, token t through patches[t] (data NULL: nothing), in the layout of cpu/patch24.h, and NaN where the
+ * token's mask prunes a place whose activation is not finite: after matmul24 without `spread`, or after cuSPARSELt,
+ * this is matmul24_patched. Patches' headers have been checked by the caller (it made them, or downloads the 32 bytes).
+ */
 void add_patches24(float* y, const float* x, const ms_patch24* patches, const void* packed, int64_t tokens, int64_t n,
                    int64_t k, int32_t exact, cudaStream_t stream);
 /* Dense w (N, K), K % 8 = 0, read once for four tokens, each through its own mask: masks[t].nibbles NULL: everything,
@@ -170,8 +174,8 @@ void select24_f32(uint16_t* out, const float* w, const uint8_t* meta, int64_t n,
 void keep24_f32(float* x, const uint8_t* meta, int64_t n, int64_t k, uint64_t* bad, cudaStream_t stream);
 /* out (N·K/8 bytes) ← meta, checked: codes24. nibbles24 is a plain copy from packed24_meta. */
 void check_meta24(uint8_t* out, const uint8_t* meta, int64_t n, int64_t k, uint64_t* bad, cudaStream_t stream);
-/* Swaps the mask of a packed matrix for another in place, group by group where they differ (kernels 3 of the cold
- * path: a task that is a patch of a resident parent): packed's positions[i] get codes[i] and their values from w. */
+/* Swaps the mask of a packed matrix for another in place, where they differ (a task that is a patch of a resident
+ * parent, on a copy of it): packed's positions[i] get codes[i] and their values from w. */
 void recompress24(void* packed, const uint16_t* w, const uint32_t* positions, const uint8_t* codes, int64_t changes,
                   int64_t n, int64_t k, cudaStream_t stream);
 

@@ -1,0 +1,136 @@
+// Dense products of a few tokens, and dense weights under a mask for each token, on CUDA cores.
+//
+// Dense, T = 1: bound by DRAM, 2 bytes a weight; 1 unpack and 1 FFMA a weight. T = 4: 2 instructions a weight and token
+// are 60% of an H100's issue rate at full bandwidth. Masked: 2 bytes a weight once for four tokens and ⅛ byte for each
+// mask; 3¼ instructions a weight and token, so from T = 4 on issue is the bound. The CPU's counterparts:
+// cpu/matmul.cpp, cpu/multimask.cpp.
+
+#include "gemv.cuh"
+#include "group24.cuh"
+
+namespace maskserve {
+namespace cuda {
+namespace {
+
+struct EightFloats {
+  float at[8];
+};
+
+// 8 activations, rounded as they will be multiplied; zeros beyond `left`.
+template <bool kExact, bool kWhole>
+MS_DEVICE EightFloats ReadEight(const float* x, int64_t left) {
+  EightFloats v;
+  if (kWhole) {
+    const float4 a = *reinterpret_cast<const float4*>(x), b = *reinterpret_cast<const float4*>(x + 4);
+    v = {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
+  } else {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) v.at[i] = i < left ? x[i] : 0.0f;
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) v.at[i] = kExact ? v.at[i] : RoundToBf16(v.at[i]);
+  return v;
+}
+
+MS_DEVICE float DotEight(const uint4& w, const EightFloats& x) {
+  float sum = LowOfPair(w.x) * x.at[0];
+  sum = fmaf(HighOfPair(w.x), x.at[1], sum);
+  sum = fmaf(LowOfPair(w.y), x.at[2], sum);
+  sum = fmaf(HighOfPair(w.y), x.at[3], sum);
+  sum = fmaf(LowOfPair(w.z), x.at[4], sum);
+  sum = fmaf(HighOfPair(w.z), x.at[5], sum);
+  sum = fmaf(LowOfPair(w.w), x.at[6], sum);
+  return fmaf(HighOfPair(w.w), x.at[7], sum);
+}
+
+// kWhole: K is a multiple of 8, so that rows start at 16 bytes.
+template <bool kExact, bool kWhole>
+struct Dense {
+  static constexpr int kColumns = 8;
+  static constexpr bool kSpreads = false;
+  typedef uint4 Weights;
+  typedef EightFloats Activations;
+  const uint16_t* w;
+  int64_t k;
+  int32_t spread;
+
+  __device__ Weights Load(int64_t row, int64_t column) const {
+    const uint16_t* from = w + row * k + column;
+    if (kWhole) return LoadStream(from);
+    uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t low = column + 2 * i < k ? from[2 * i] : 0, high = column + 2 * i + 1 < k ? from[2 * i + 1] : 0;
+      words[i] = low | high << 16;
+    }
+    return make_uint4(words[0], words[1], words[2], words[3]);
+  }
+  MS_METHOD Activations Read(const float* x, int64_t left) {
+    return ReadEight<kExact, kWhole>(x, left);
+  }
+  MS_METHOD float Nonfinite(const Activations&) {
+    return 0.0f;
+  }
+  __device__ float Step(const Weights& weights, const Activations& x, int64_t, int64_t, int64_t) const {
+    return DotEight(weights, x);
+  }
+  __device__ bool Spreads(int64_t, int64_t, const float*) const {
+    return false;
+  }
+};
+
+// Dense weights, zero where token t's mask prunes: 0 · ∞ is NaN here as it is there.
+template <bool kExact>
+struct Masked {
+  static constexpr int kColumns = 8;
+  static constexpr bool kSpreads = false;
+  typedef uint4 Weights;
+  typedef EightFloats Activations;
+  const uint16_t* w;
+  const ms_mask24* masks;
+  int64_t n, k;
+  int32_t spread;
+
+  __device__ Weights Load(int64_t row, int64_t column) const { return LoadStream(w + row * k + column); }
+  MS_METHOD Activations Read(const float* x, int64_t left) { return ReadEight<kExact, true>(x, left); }
+  MS_METHOD float Nonfinite(const Activations&) { return 0.0f; }
+  __device__ float Step(const Weights& weights, const Activations& x, int64_t t, int64_t row, int64_t column) const {
+    const ms_mask24 mask = masks[t];
+    if (mask.nibbles == nullptr) return DotEight(weights, x);
+    const uint8_t* nibbles =
+        mask.packed != 0 ? packed24_meta(mask.nibbles, n, k) : static_cast<const uint8_t*>(mask.nibbles);
+    const uint32_t byte = nibbles[(row * k + column) / 8];
+    const uint2 first = KeptHalves(byte & 15), second = KeptHalves(byte >> 4);
+    return DotEight(make_uint4(weights.x & first.x, weights.y & first.y, weights.z & second.x, weights.w & second.y),
+                    x);
+  }
+  __device__ bool Spreads(int64_t, int64_t, const float*) const { return false; }
+};
+
+}  // namespace
+
+void matmul(float* y, const float* x, const uint16_t* w, int64_t tokens, int64_t n, int64_t k, int32_t exact,
+            cudaStream_t stream) {
+  const GemvShape s = {tokens, n, k};
+  const bool whole = k % 8 == 0;
+  if (exact && whole)
+    LaunchGemv<1>(y, x, Dense<true, true>{w, k, 0}, s, stream);
+  else if (exact)
+    LaunchGemv<1>(y, x, Dense<true, false>{w, k, 0}, s, stream);
+  else if (!whole)
+    LaunchGemv<1>(y, x, Dense<false, false>{w, k, 0}, s, stream);
+  else
+    LaunchTiles(y, x, Dense<false, true>{w, k, 0}, s, stream);
+}
+
+void matmul_masked(float* y, const float* x, const uint16_t* w, const ms_mask24* masks, int64_t tokens, int64_t n,
+                   int64_t k, int32_t exact, cudaStream_t stream) {
+  const GemvShape s = {tokens, n, k};
+  if (exact)
+    LaunchGemv<1>(y, x, Masked<true>{w, masks, n, k, 0}, s, stream);
+  else
+    LaunchTiles(y, x, Masked<false>{w, masks, n, k, 0}, s, stream);
+}
+
+}  // namespace cuda
+}  // namespace maskserve

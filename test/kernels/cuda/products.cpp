@@ -1,0 +1,264 @@
+// Products of a few tokens, 2:4 forms and patches against the CPU backend: forms byte by byte, products to fp32
+// rounding, with the activations rounded to bf16 beforehand where the kernels round them.
+
+#include "../../../kernels/cuda/host/execution.h"
+#include "cases.h"
+
+namespace {
+
+using namespace maskserve::cuda;
+
+constexpr double kRounding = 2e-6;
+
+struct Shape {
+  int64_t tokens, n, k;
+};
+const Shape kShapes[] = {{1, 1, 8},   {1, 37, 64},  {2, 5, 520},  {3, 64, 192}, {4, 33, 1024},
+                         {5, 18, 72}, {9, 40, 128}, {16, 70, 64}, {19, 21, 320}};
+
+float Rounded(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  if ((bits & 0x7fffffffu) <= 0x7f800000u) bits = (bits + 0x7fffu + (bits >> 16 & 1)) & 0xffff0000u;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+std::vector<float> Rounded(std::vector<float> x) {
+  for (float& f : x) f = Rounded(f);
+  return x;
+}
+
+// A matrix, a mask, and the two packed forms of it.
+struct Matrix {
+  int64_t n, k;
+  std::vector<uint16_t> w;
+  Bytes meta, device, host;
+
+  Matrix(Random& random, int64_t n_, int64_t k_) : n(n_), k(k_), w(Weights(random, n * k)) {
+    SetMask(Metadata(random, n * k / 8));
+  }
+  void SetMask(Bytes mask) {
+    meta = std::move(mask);
+    device.assign(static_cast<size_t>(n * k * 9 / 8), 0);
+    host = device;
+    uint64_t bad = UINT64_MAX;
+    compress24(device.data(), w.data(), meta.data(), n, k, &bad, nullptr);
+    Expect(bad == UINT64_MAX, "compress24 finds a bad row where there is none", n, k);
+    cpu->ops.compress24(context, host.data(), Bf16(w), meta.data(), n, k);
+  }
+  ms_weights Packed() const { return {MS_BF16, 0, host.data(), nullptr}; }
+};
+
+// A mask that differs from another in one of `one_in` groups.
+Bytes Changed(Random& random, const Bytes& meta, int64_t one_in) {
+  Bytes changed = meta;
+  for (int64_t g = 0; g < 2 * static_cast<int64_t>(meta.size()); ++g) {
+    if (random.OneIn(one_in)) SetNibble(changed, g, kNibbles[random.Below(6)]);
+  }
+  return changed;
+}
+
+// fn(y, x, exact) on the device against reference(y, x), which computes in fp32.
+template <typename Fn, typename Reference>
+void Compare(const char* what, const std::vector<float>& x, const Shape& s, const Fn& fn, const Reference& reference) {
+  for (const int exact : {0, 1}) {
+    std::vector<float> y(static_cast<size_t>(s.tokens * s.n)), expected(y.size());
+    fn(y.data(), x.data(), exact);
+    cpu->set_exact(context, 1);
+    const std::vector<float> multiplied = exact != 0 ? x : Rounded(x);
+    reference(expected.data(), multiplied.data());
+    cpu->set_exact(context, 0);
+    ExpectNear(y, expected, kRounding, what, s.k);
+  }
+}
+
+CASE(DenseProducts, "dense products of a few tokens are the CPU's") {
+  Random random{21};
+  for (const Shape& shape : kShapes) {
+    for (const int64_t k : {shape.k, shape.k + 3}) {
+      const Shape s = {shape.tokens, shape.n, k};
+      const std::vector<float> x = Floats(random, s.tokens * k);
+      const std::vector<uint16_t> w = Weights(random, s.n * k);
+      Compare(
+          "matmul", x, s,
+          [&](float* y, const float* in, int exact) { matmul(y, in, w.data(), s.tokens, s.n, k, exact, nullptr); },
+          [&](float* y, const float* in) { cpu->ops.matmul(context, y, in, Bf16(w), s.tokens, s.n, k); });
+    }
+  }
+}
+
+CASE(SparseProducts, "2:4 products of a few tokens are the CPU's, on CUDA cores and on sparse tensor cores") {
+  Random random{22};
+  for (const Shape& s : kShapes) {
+    const Matrix m(random, s.n, s.k);
+    std::vector<float> x = Floats(random, s.tokens * s.k);
+    const auto reference = [&](float* y, const float* in) {
+      cpu->ops.matmul24(context, y, in, m.Packed(), s.tokens, s.n, s.k);
+    };
+    for (const bool finite : {true, false}) {
+      // Pruned in some rows, kept in others.
+      if (!finite) x[static_cast<size_t>(random.Below(static_cast<int64_t>(x.size())))] = INFINITY;
+      Compare(
+          "gemv24", x, s,
+          [&](float* y, const float* in, int exact) {
+            gemv24(y, in, m.device.data(), s.tokens, s.n, s.k, exact, nullptr);
+          },
+          reference);
+      Compare(
+          "matmul24", x, s,
+          [&](float* y, const float* in, int exact) {
+            matmul24(y, in, m.device.data(), s.tokens, s.n, s.k, exact, nullptr);
+          },
+          reference);
+      if (s.k % 64 != 0) continue;
+      std::vector<float> y(static_cast<size_t>(s.tokens * s.n)), expected(y.size());
+      mma24(y.data(), x.data(), m.device.data(), s.tokens, s.n, s.k, nullptr);
+      cpu->set_exact(context, 1);
+      reference(expected.data(), Rounded(x).data());
+      cpu->set_exact(context, 0);
+      ExpectNear(y, expected, kRounding, "mma24", s.k);
+    }
+  }
+}
+
+CASE(WideLayers, "a layer of many rows takes the wider tile of mma24") {
+  Random random{23};
+  for (const int64_t tokens : {int64_t{7}, int64_t{13}}) {
+    const int64_t n = 4100, k = 64;
+    const Matrix m(random, n, k);
+    const std::vector<float> x = Rounded(Floats(random, tokens * k));
+    std::vector<float> y(static_cast<size_t>(tokens * n)), expected(y.size());
+    mma24(y.data(), x.data(), m.device.data(), tokens, n, k, nullptr);
+    cpu->set_exact(context, 1);
+    cpu->ops.matmul24(context, expected.data(), x.data(), m.Packed(), tokens, n, k);
+    cpu->set_exact(context, 0);
+    ExpectNear(y, expected, kRounding, "mma24", n);
+  }
+}
+
+CASE(MaskedProducts, "dense weights under a mask for each token give the CPU's products") {
+  Random random{24};
+  for (const Shape& s : kShapes) {
+    std::vector<Matrix> tasks;
+    for (int i = 0; i < 3; ++i) tasks.emplace_back(random, s.n, s.k);
+    const std::vector<uint16_t>& w = tasks[0].w;
+    std::vector<Bytes> codes;
+    for (const Matrix& task : tasks) {
+      codes.emplace_back(task.meta.size());
+      cpu->ops.codes24(context, codes.back().data(), task.meta.data(), s.n, s.k);
+    }
+    std::vector<ms_mask24> device, host;
+    for (int64_t t = 0; t < s.tokens; ++t) {
+      const size_t i = static_cast<size_t>(t % 4);
+      const bool packed = t % 3 == 1 && i < 3;
+      device.push_back(i == 3 ? ms_mask24{nullptr, 0}
+                              : ms_mask24{packed ? tasks[i].device.data() : tasks[i].meta.data(), packed});
+      host.push_back(i == 3 ? ms_mask24{nullptr, 0}
+                            : ms_mask24{packed ? tasks[i].host.data() : codes[i].data(), packed});
+    }
+    Compare(
+        "matmul_masked", Floats(random, s.tokens * s.k), s,
+        [&](float* y, const float* x, int exact) {
+          matmul_masked(y, x, w.data(), device.data(), s.tokens, s.n, s.k, exact, nullptr);
+        },
+        [&](float* y, const float* x) {
+          cpu->ops.matmul_masked(context, y, x, Bf16(w), host.data(), s.tokens, s.n, s.k);
+        });
+  }
+}
+
+// The patch from m to `child`: the device's bytes, which must be the CPU's.
+Bytes Patch(const Matrix& m, const Bytes& child) {
+  const int64_t sections = m.n * ((m.k + (1 << 18) - 1) / (1 << 18));
+  std::vector<uint32_t> offsets(static_cast<size_t>(sections + 1));
+  int64_t total = -1, bytes = -1;
+  uint64_t bad = UINT64_MAX;
+  patch_offsets24(offsets.data(), &total, m.device.data(), child.data(), m.n, m.k, &bad, nullptr);
+  cpu->ops.patch_bytes24(context, m.Packed(), child.data(), m.n, m.k, &bytes);
+  Expect(32 + 4 * (sections + 1) + total + 4 == bytes, "size of the patch", bytes, total);
+  Bytes device(static_cast<size_t>(bytes)), host(device.size());
+  build_patch24(device.data(), offsets.data(), m.device.data(), m.w.data(), child.data(), m.n, m.k, &bad, nullptr);
+  Expect(bad == UINT64_MAX, "a bad row where there is none", m.n, m.k);
+  cpu->ops.build_patch24(context, host.data(), bytes, m.Packed(), Bf16(m.w), child.data(), m.n, m.k);
+  ExpectSame(device, host, "bytes of the patch", m.k);
+  return device;
+}
+
+CASE(PatchedProducts, "patches are the CPU's bytes, and correct a parent's product as there") {
+  Random random{25};
+  for (const Shape& s : kShapes) {
+    const Matrix parent(random, s.n, s.k);
+    std::vector<Bytes> patches;
+    for (const int64_t one_in : {2, 30, 1000000})
+      patches.push_back(Patch(parent, Changed(random, parent.meta, one_in)));
+    std::vector<ms_patch24> of;
+    for (int64_t t = 0; t < s.tokens; ++t) {
+      const size_t i = static_cast<size_t>(t % 4);
+      of.push_back(i == 3 ? ms_patch24{nullptr, 0}
+                          : ms_patch24{patches[i].data(), static_cast<int64_t>(patches[i].size())});
+    }
+    std::vector<float> x = Floats(random, s.tokens * s.k);
+    for (const bool finite : {true, false}) {
+      if (!finite) x[static_cast<size_t>(random.Below(static_cast<int64_t>(x.size())))] = INFINITY;
+      Compare(
+          "matmul24 and add_patches24", x, s,
+          [&](float* y, const float* in, int exact) {
+            matmul24(y, in, parent.device.data(), s.tokens, s.n, s.k, exact, nullptr, false);
+            add_patches24(y, in, of.data(), parent.device.data(), s.tokens, s.n, s.k, exact, nullptr);
+          },
+          [&](float* y, const float* in) {
+            cpu->ops.matmul24_patched(context, y, in, parent.Packed(), of.data(), s.tokens, s.n, s.k);
+          });
+    }
+  }
+}
+
+CASE(LongRows, "rows of more than 2^18 columns have several sections") {
+  Random random{26};
+  const Matrix parent(random, 2, (1 << 18) + 64);
+  Patch(parent, Changed(random, parent.meta, 50));
+}
+
+CASE(Forms24, "2:4 forms are the CPU's selections, and a bad nibble is found in its row") {
+  Random random{27};
+  for (const Shape& s : kShapes) {
+    const Matrix m(random, s.n, s.k);
+    uint64_t bad = UINT64_MAX;
+    ExpectSame(Bytes(m.device.begin() + static_cast<std::ptrdiff_t>(s.n * s.k), m.device.end()), m.meta, "nibbles");
+    std::vector<uint16_t> device(m.w.size()), host(m.w.size());
+    select24(device.data(), m.w.data(), m.meta.data(), s.n, s.k, &bad, nullptr);
+    cpu->ops.select24(context, host.data(), Bf16(m.w), m.meta.data(), s.n, s.k);
+    ExpectSame(device, host, "select24", s.k);
+    const std::vector<float> floats = Floats(random, s.n * s.k);
+    select24_f32(device.data(), floats.data(), m.meta.data(), s.n, s.k, &bad, nullptr);
+    cpu->ops.select24_f32(context, host.data(), floats.data(), m.meta.data(), s.n, s.k);
+    ExpectSame(device, host, "select24_f32", s.k);
+    std::vector<float> kept = floats, kept_host = floats;
+    keep24_f32(kept.data(), m.meta.data(), s.n, s.k, &bad, nullptr);
+    cpu->ops.keep24_f32(context, kept_host.data(), m.meta.data(), s.n, s.k);
+    ExpectSame(kept, kept_host, "keep24_f32", s.k);
+    Expect(bad == UINT64_MAX, "a bad row where there is none", s.n, s.k);
+    Bytes broken = m.meta, out(broken.size());
+    const int64_t row = random.Below(s.n);
+    for (int64_t r = row; r < s.n; ++r) SetNibble(broken, r * s.k / 4 + random.Below(s.k / 4), 5);
+    check_meta24(out.data(), broken.data(), s.n, s.k, &bad, nullptr);
+    Expect(bad == static_cast<uint64_t>(row), "the first bad row", static_cast<int64_t>(bad), row);
+  }
+}
+
+CASE(Recompressed, "swapping changed groups in place is compressing anew") {
+  Random random{28};
+  Matrix m(random, 12, 136);
+  const Bytes child = Changed(random, m.meta, 5);
+  std::vector<uint32_t> positions(static_cast<size_t>(m.n * m.k / 4));
+  Bytes codes(positions.size()), swapped = m.device;
+  int64_t changes = 0;
+  cpu->codec->find_changes(context, child.data(), m.meta.data(), m.n * m.k / 4, positions.data(), codes.data(),
+                           &changes);
+  Expect(changes > 0, "the masks differ");
+  recompress24(swapped.data(), m.w.data(), positions.data(), codes.data(), changes, m.n, m.k, nullptr);
+  m.SetMask(child);
+  ExpectSame(swapped, m.device, "recompress24");
+}
+
+}  // namespace
