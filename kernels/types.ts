@@ -150,7 +150,7 @@ export interface NativeAddon extends NativeBackends, NativeCodec {
   nibbles24(meta: Handle, packed: Handle, n: number, k: number): void;
   /** codes (N·K/8 bytes) ← a mask in the order in which matmulMasked reads it: what a task needs that has no compacted copy. Checks `meta`. */
   codes24(codes: Handle, meta: Handle, n: number, k: number): void;
-  /** Bytes of the patch that turns the compacted parent into the mask `meta` (N, K/8): some 6 a changed group and 4 a row. Checks `meta`. */
+  /** Bytes of the patch that turns the compacted parent into the mask `meta` (N, K/8): some 7 a changed group and 1.4 a row. Checks `meta`. */
   patchBytes24(packed: Handle, meta: Handle, n: number, k: number): number;
   /**
    * patch (exactly patchBytes24) ← the swaps from the compacted parent to `meta`, with both weights of each from w (N, K) bf16, the parent's

@@ -8,49 +8,72 @@
 namespace maskserve {
 namespace {
 
-// What is left to do for some rows when the parent has been multiplied.
-template <typename Dot>
-struct Corrections24 {
+// x (n elements) in its own order, as it is multiplied: rounded to a copy at `room`, or itself.
+const float* PlainRows(float*, const float* x, int64_t) {
+  return x;
+}
+#if defined(__AVX512BF16__)
+const uint16_t* PlainRows(uint16_t* room, const float* x, int64_t n) {
+  for (int64_t i = 0; i < n; i += W) {
+    const __mmask16 lanes = n - i < W ? FirstLanes(n - i) : FirstLanes(W);
+    const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(lanes, x + i));
+    _mm256_mask_storeu_epi16(room + i, lanes, rounded);
+  }
+  return room;
+}
+#endif
+
+struct Patched24 {
   float* y;
   const float* x;
-  const Packed24& w;
+  Packed24 w;
   const ms_patch24* patches;  // NULL: none
   int64_t tokens;
-  bool nonfinite;
 
-  MS_INLINE const uint8_t* PatchOf(const Corrections24& c, int64_t t) {
-    return c.patches == NULL ? NULL : static_cast<const uint8_t*>(c.patches[t].data);
-  }
-  MS_INLINE void Ahead(const Corrections24& c, int64_t begin, int64_t end) {
-    for (int64_t t = 0; t < c.tokens; ++t) {
-      const uint8_t* patch = PatchOf(c, t);
-      if (patch != NULL && (t == 0 || patch != PatchOf(c, t - 1))) PrefetchSwaps24(patch, begin, end, c.w.n, c.w.k);
-    }
-  }
-  MS_INLINE void After(const Corrections24& c, int64_t begin, int64_t end, const typename Dot::X* rows) {
-    for (int64_t t = 0; t < c.tokens; ++t) {
-      const uint8_t* patch = PatchOf(c, t);
-      if (patch != NULL) AddSwaps24<Dot>(c.y + t * c.w.n, rows + t * c.w.k, patch, begin, end, c.w.n, c.w.k);
-      if (c.nonfinite) SpreadNonFinite24(c.y + t * c.w.n, c.x + t * c.w.k, c.w, patch, begin, end);
-    }
+  MS_INLINE const uint8_t* PatchOf(const Patched24& p, int64_t t) {
+    return p.patches == NULL ? NULL : static_cast<const uint8_t*>(p.patches[t].data);
   }
 };
 
+// What is left to do when the parent has been multiplied: each token's swaps, and what its infinities and NaNs make of
+// pruned places. A task is some windows of one token.
+template <typename X>
+ms_status Correct24(ms_context* ctx, const Patched24& p, bool finite) {
+  const int64_t n = p.w.n, k = p.w.k;
+  const size_t bytes = sizeof(X) == sizeof(float) ? 0 : static_cast<size_t>(p.tokens * k) * sizeof(X);
+  X* room = static_cast<X*>(Scratch(ctx, bytes));
+  if (bytes != 0 && room == NULL) return FailMemory(ctx, bytes);
+  const X* x = PlainRows(room, p.x, p.tokens * k);
+  constexpr int64_t kTaskElements = 1 << 22;  // of the matrix: some 20 µs
+  const int64_t grain = Max(1, kTaskElements / (kWindowRows24 * k)), pieces = CeilDiv(Windows24(n), grain);
+  auto task = [&](int64_t i, int) {
+    const int64_t t = i / pieces, begin = i % pieces * grain, end = Min(Windows24(n), begin + grain);
+    const uint8_t* patch = Patched24::PatchOf(p, t);
+    if (patch != NULL) AddSwaps24(p.y + t * n, x + t * k, patch, begin, end, n, finite);
+    if (finite) return;
+    SpreadNonFinite24(p.y + t * n, p.x + t * k, p.w, patch, begin * kWindowRows24, Min(n, end * kWindowRows24));
+  };
+  Parallel(ctx, p.tokens * pieces, task);
+  return MS_OK;
+}
+
 template <typename Dot>
-MS_INLINE ms_status Product24(ms_context* ctx, float* y, const float* x, const Packed24& w, const ms_patch24* patches,
-                              int64_t tokens) {
-  const Corrections24<Dot> corrections = {y, x, w, patches, tokens, HasNonFinite(x, tokens * w.k)};
-  return Multiply<Dot>(ctx, y, x, w, tokens, w.n, w.k, w.k + w.k / 8, patches != NULL, corrections);
+MS_INLINE ms_status Product24(ms_context* ctx, const Patched24& p) {
+  const int64_t k = p.w.k;
+  const ms_status status = Multiply<Dot>(ctx, p.y, p.x, p.w, p.tokens, p.w.n, k, k + k / 8);
+  if (status != MS_OK) return status;
+  const bool finite = !HasNonFinite(p.x, p.tokens * k);
+  return finite && p.patches == NULL ? MS_OK : Correct24<typename Dot::X>(ctx, p, finite);
 }
 
 ms_status AnyProduct24(ms_context* ctx, float* y, const float* x, ms_weights w, const ms_patch24* patches,
                        int64_t tokens, int64_t n, int64_t k) {
   if (w.type != MS_BF16) return FailType(ctx, "packed", w.type);
-  const Packed24 packed = {static_cast<const uint8_t*>(w.values), n, k};
+  const Patched24 product = {y, x, {static_cast<const uint8_t*>(w.values), n, k}, patches, tokens};
 #if defined(__AVX512BF16__)
-  if (!Exact(ctx)) return Product24<Bf16Dot24>(ctx, y, x, packed, patches, tokens);
+  if (!Exact(ctx)) return Product24<Bf16Dot24>(ctx, product);
 #endif
-  return Product24<Fp32Dot24>(ctx, y, x, packed, patches, tokens);
+  return Product24<Fp32Dot24>(ctx, product);
 }
 
 }  // namespace

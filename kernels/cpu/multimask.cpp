@@ -188,7 +188,7 @@ ms_status Product(ms_context* ctx, const Problem& p, const float* x, int64_t tok
   const Panels panels = Panels::Of(tokens, kTileTokens);
   const int64_t padded = PaddedK(p.k, kBlock24);
   size_t bytes;
-  typename Dot::X* packed = PackTokens<Dot>(ctx, x, panels, p.k, 0, &bytes);
+  typename Dot::X* packed = PackTokens<Dot>(ctx, x, panels, p.k, &bytes);
   if (packed == NULL) return FailMemory(ctx, bytes);
   auto body = [&](int64_t begin, int64_t end, int) {
     for (int64_t panel = 0; panel < panels.count; ++panel) {

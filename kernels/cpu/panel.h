@@ -39,14 +39,13 @@ MS_INLINE void PackPanel(typename Layout::X* out, const float* x, int width, int
   }
 }
 
-// All panels, shared among the threads when there is enough to do, and room for `more` elements behind them. NULL when
-// memory is short.
+// All panels, shared among the threads when there is enough to do. NULL when memory is short.
 template <typename Layout>
-MS_INLINE typename Layout::X* PackTokens(ms_context* ctx, const float* x, const Panels& panels, int64_t k, int64_t more,
+MS_INLINE typename Layout::X* PackTokens(ms_context* ctx, const float* x, const Panels& panels, int64_t k,
                                          size_t* bytes) {
   typedef typename Layout::X X;
   const int64_t padded = PaddedK(k, Layout::kStep);
-  *bytes = static_cast<size_t>(panels.tokens * padded + more) * sizeof(X);
+  *bytes = static_cast<size_t>(panels.tokens * padded) * sizeof(X);
   X* packed = static_cast<X*>(Scratch(ctx, *bytes));
   if (packed == NULL) return NULL;
   auto body = [&](int64_t begin, int64_t end, int) {

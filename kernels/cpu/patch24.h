@@ -2,11 +2,17 @@
 // Δ = W ⊙ M_child − W ⊙ M_parent, as swaps: one weight of a group comes in, one goes out; a group whose two weights
 // both change has two swaps.
 //
-// A row is cut into sections of 2¹⁸ columns, so that a swap's group fits 16 bits. Behind the header, (N·S + 1) uint32
-// byte offsets say where section s of row r is: [offset[r·S + s], offset[r·S + s + 1]) of what follows them. A section
-// of c swaps is c pairs of bf16 (the weight that comes in, and minus the one that goes out), c groups (uint16, counted
-// from the section's first) and c nibbles (position in | position out << 2, low nibble first): 6½ bytes a swap. Four
-// bytes that mean nothing end it, so that nibbles can be read by the word.
+// Rows go in windows of 256, and the rows of a window, those with most swaps first, in slices of 16: one row to each
+// lane of a vector, so that sums need not be taken across lanes (sliced ELLPACK, Kreutzer et al., arXiv 1307.6209). A
+// slice is as many steps as its longest row needs; step i holds swap i of each of the 16 rows: 16 pairs of bf16 (the
+// weight that comes in, and minus the one that goes out), then 16 uint16 codes, position in | position out << 2 |
+// gap << 4, where gap counts the groups from the row's swap before (from group 0). A row's swaps ascend. A gap of
+// kMaxGap24 or more is bridged by fillers. Fillers, and what is left of a lane, name one position twice and have
+// weights of zero: they change no finite sum.
+//
+// Behind the header, (windows + 1) uint32 say where a window begins, in units of 32 bytes behind this table, which is
+// itself padded to 32. A window is its slices' numbers of steps (uint32 each), for each lane its row in the window (one
+// byte), padding to 32, and the slices. Some 6.6 bytes a swap, and 1.4 a row.
 #pragma once
 
 #include "ops.h"
@@ -14,54 +20,92 @@
 namespace maskserve {
 namespace {
 
-constexpr int64_t kSectionColumns24 = 1 << 18;
+constexpr int64_t kWindowRows24 = 256;
+constexpr int64_t kSliceRows24 = 16;
+constexpr int64_t kWindowSlices24 = kWindowRows24 / kSliceRows24;
+constexpr int64_t kStepBytes24 = kSliceRows24 * 6;
+constexpr int64_t kMaxGap24 = 4095;
+constexpr int64_t kPatchUnit24 = 32;
 constexpr uint64_t kPatchMagic24 = 0x34322d6863746170ull;  // "patch-24"
 
 struct PatchHeader24 {
   uint64_t magic;
-  int64_t n, k, bytes;  // of the swaps
+  int64_t n, k, bytes;  // of the whole patch
 };
 
-MS_INLINE int64_t Sections24(int64_t k) {
-  return CeilDiv(k, kSectionColumns24);
+MS_INLINE int64_t Windows24(int64_t n) {
+  return CeilDiv(n, kWindowRows24);
+}
+MS_INLINE int64_t WindowRows24(int64_t n, int64_t window) {
+  return Min(kWindowRows24, n - window * kWindowRows24);
+}
+MS_INLINE int64_t PatchUnits24(int64_t bytes) {
+  return CeilDiv(bytes, kPatchUnit24);
+}
+// Of the header and the table.
+MS_INLINE int64_t PatchTableBytes24(int64_t n) {
+  return PatchUnits24(static_cast<int64_t>(sizeof(PatchHeader24)) + (Windows24(n) + 1) * 4) * kPatchUnit24;
+}
+// What stands before a window's slices.
+MS_INLINE int64_t WindowHeadBytes24(int64_t slices) {
+  return PatchUnits24(slices * (4 + kSliceRows24)) * kPatchUnit24;
 }
 
-MS_INLINE int64_t SectionBytes24(int64_t swaps) {
-  return 6 * swaps + (swaps + 1) / 2;
-}
+// The window of a patch whose header has been checked.
+struct Window24 {
+  const uint8_t* data;
+  int64_t rows, slices;
 
-MS_INLINE int64_t PatchSize24(int64_t n, int64_t k, int64_t swap_bytes) {
-  return static_cast<int64_t>(sizeof(PatchHeader24)) + (n * Sections24(k) + 1) * 4 + swap_bytes + 4;
-}
-
-// The swaps of one section of a row. The arrays may begin at odd addresses.
-struct Swaps24 {
-  int64_t count;
-  const uint8_t* pairs;    // (count, 2) bf16
-  const uint8_t* groups;   // (count) uint16
-  const uint8_t* nibbles;  // (count) nibbles
+  MS_INLINE Window24 Of(const uint8_t* patch, int64_t n, int64_t window) {
+    uint32_t unit;
+    memcpy(&unit, patch + sizeof(PatchHeader24) + window * 4, 4);
+    const int64_t rows = WindowRows24(n, window);
+    return {patch + PatchTableBytes24(n) + unit * kPatchUnit24, rows, CeilDiv(rows, kSliceRows24)};
+  }
+  uint32_t StepsOf(int64_t slice) const {
+    uint32_t steps;
+    memcpy(&steps, data + 4 * slice, 4);
+    return steps;
+  }
+  const uint8_t* RowsOf(int64_t slice) const { return data + 4 * slices + kSliceRows24 * slice; }
+  const uint8_t* Steps() const { return data + WindowHeadBytes24(slices); }
 };
 
-// Of a patch whose header has been checked; `section` counts all rows' sections: r·S + s.
-MS_INLINE Swaps24 SectionSwaps24(const uint8_t* patch, int64_t sections, int64_t section) {
-  const uint8_t* offsets = patch + sizeof(PatchHeader24);
-  uint32_t ends[2];
-  memcpy(ends, offsets + section * 4, sizeof(ends));
-  const int64_t count = (ends[1] - ends[0]) * 2 / 13;
-  const uint8_t* pairs = offsets + (sections + 1) * 4 + ends[0];
-  return {count, pairs, pairs + count * 4, pairs + count * 6};
-}
-
-// One swap by itself: the columns, counted from the section's first.
-struct SwapColumns24 {
-  int64_t in, out;
+// One swap by itself. Of a filler, in = out.
+struct Swap24 {
+  uint16_t in_weight, minus_out_weight;
+  int64_t in, out;  // columns
 };
 
-MS_INLINE SwapColumns24 ColumnsOf24(const Swaps24& swaps, int64_t i) {
-  uint16_t group;
-  memcpy(&group, swaps.groups + 2 * i, 2);
-  const unsigned nibble = swaps.nibbles[i >> 1] >> (4 * (i & 1)) & 15;
-  return {4 * group + (nibble & 3), 4 * group + (nibble >> 2)};
+// The swaps and fillers of one lane, in order.
+struct Lane24 {
+  const uint8_t* step;
+  int64_t lane, left, group;
+
+  bool Next(Swap24* swap) {
+    if (left == 0) return false;
+    uint16_t code;
+    memcpy(&code, step + 4 * kSliceRows24 + 2 * lane, 2);
+    memcpy(swap, step + 4 * lane, 4);
+    group += code >> 4;
+    swap->in = 4 * group + (code & 3);
+    swap->out = 4 * group + (code >> 2 & 3);
+    step += kStepBytes24;
+    --left;
+    return true;
+  }
+};
+
+// Where row r's swaps are. Slow: it looks for the row.
+MS_INLINE Lane24 LaneOfRow24(const uint8_t* patch, int64_t n, int64_t r) {
+  const Window24 window = Window24::Of(patch, n, r / kWindowRows24);
+  const uint8_t* steps = window.Steps();
+  for (int64_t at = 0; at < window.rows; ++at) {
+    const int64_t slice = at / kSliceRows24, lane = at % kSliceRows24;
+    if (window.RowsOf(slice)[lane] == r % kWindowRows24) return {steps, lane, window.StepsOf(slice), 0};
+    if (lane == kSliceRows24 - 1) steps += window.StepsOf(slice) * kStepBytes24;
+  }
+  return {steps, 0, 0, 0};
 }
 
 // Refuses what build_patch24 has not written for a matrix of this shape.
@@ -69,7 +113,7 @@ MS_INLINE ms_status CheckPatch24(ms_context* ctx, const ms_patch24& patch, int64
   PatchHeader24 header = {0, 0, 0, 0};
   if (patch.bytes >= static_cast<int64_t>(sizeof(header))) memcpy(&header, patch.data, sizeof(header));
   if (header.magic == kPatchMagic24 && header.n == n && header.k == k && header.bytes >= 0 &&
-      header.bytes <= UINT32_MAX && patch.bytes >= PatchSize24(n, k, header.bytes)) {
+      patch.bytes >= header.bytes) {
     return MS_OK;
   }
   return Fail(ctx, MS_BAD_DATA,

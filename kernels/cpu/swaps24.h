@@ -1,100 +1,113 @@
-// y += Δ x for one token and some rows: the swaps of a patch (patch24.h) against activations picked by column.
+// y += Δ x for one token and some windows of rows: the swaps of a patch (patch24.h) against activations picked by
+// column. A vector holds a swap of each of 16 rows, so a slice's sums stay in their lanes to its end.
 #pragma once
 
-#include "dot24.h"
 #include "patch24.h"
+#include "pick24.h"
 
 namespace maskserve {
 namespace {
 
-MS_INLINE float SwapSum(const float* x, const Swaps24& swaps) {
-  float in = 0, out = 0;
-  for (int64_t i = 0; i < swaps.count; ++i) {
-    const SwapColumns24 at = ColumnsOf24(swaps, i);
-    uint16_t pair[2];
-    memcpy(pair, swaps.pairs + 4 * i, 4);
-    in += FloatOfBf16(pair[0]) * x[at.in];
-    out += FloatOfBf16(pair[1]) * x[at.out];
-  }
-  return in + out;
-}
-
 #if defined(__AVX512BF16__)
 
-// The activations of the group that is named at `groups`, a possibly odd address.
-MS_INLINE const uint16_t* GroupOf(const uint16_t* x, const uint8_t* groups) {
-  uint16_t group;
-  memcpy(&group, groups, 2);
-  return x + 4 * group;
-}
-MS_INLINE __m128i TwoGroups(const uint16_t* x, const uint8_t* groups) {
-  const __m128i first = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(GroupOf(x, groups)));
-  return _mm_castpd_si128(
-      _mm_loadh_pd(_mm_castsi128_pd(first), reinterpret_cast<const double*>(GroupOf(x, groups + 2))));
-}
-MS_INLINE __m512i EightGroups(const uint16_t* x, const uint8_t* groups) {
-  const __m256i low =
-      _mm256_inserti128_si256(_mm256_castsi128_si256(TwoGroups(x, groups)), TwoGroups(x, groups + 4), 1);
-  const __m256i high =
-      _mm256_inserti128_si256(_mm256_castsi128_si256(TwoGroups(x, groups + 8)), TwoGroups(x, groups + 12), 1);
-  return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+// The activations of eight groups, numbered at[0] … at[7]: in and out of a swap lie in one group, eight bytes, and
+// loading those one by one into their places takes half the time of a gather.
+MS_INLINE __m512i EightGroups(const uint16_t* x, const uint32_t* at) {
+  const auto load = [&](int i) {
+    return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(x + 4 * static_cast<int64_t>(at[i])));
+  };
+  __m512i groups = _mm512_castsi128_si512(load(0));
+#pragma GCC unroll 8
+  for (int i = 1; i < 8; ++i) {
+    groups = _mm512_mask_broadcastq_epi64(groups, static_cast<__mmask8>(1 << i), load(i));
+  }
+  return groups;
 }
 
-// Pairs of activations for 16 swaps: the words that the nibbles name, in and out, of each swap's group.
-MS_INLINE __m512i PairIndex24(uint64_t nibbles) {
-  const __m512i word = _mm512_set_epi16(31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12,
-                                        11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  const __m512i shift = _mm512_slli_epi16(word, 1);
-  const __m512i base = _mm512_slli_epi16(_mm512_srli_epi16(word, 1), 2);
-  const __m512i field = _mm512_multishift_epi64_epi8(shift, _mm512_set1_epi64(static_cast<int64_t>(nibbles)));
-  return _mm512_ternarylogic_epi32(base, field, _mm512_set1_epi16(3), kAndOr);
-}
-
-// Loading by hand is several times as fast as a gather: in and out lie in one group, eight bytes.
-MS_INLINE float SwapSum(const uint16_t* x, const Swaps24& swaps) {
+// sums ← of the 16 rows of a slice.
+MS_INLINE void SliceSums24(float* sums, const uint16_t* x, const uint8_t* step, int64_t steps) {
+  // Words of lane i: its group is the i-th of two registers of eight.
+  const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const __m512i base = _mm512_or_si512(_mm512_slli_epi32(lane, 2), _mm512_slli_epi32(lane, 18));
+  const __m512i position = _mm512_set1_epi32(0x30003);
   VF acc = Zero();
-  int64_t i = 0;
-  for (; i + 16 <= swaps.count; i += 16) {
-    const uint8_t* groups = swaps.groups + 2 * i;
-    const __m512i index = PairIndex24(LoadMeta(swaps.nibbles + i / 2));
-    const __m512i picked = PickWords24(EightGroups(x, groups), EightGroups(x, groups + 16), index);
-    acc = _mm512_dpbf16_ps(acc, (__m512bh)_mm512_loadu_si512(swaps.pairs + 4 * i), (__m512bh)picked);
+  __m512i group = _mm512_setzero_si512();
+  for (; steps > 0; --steps, step += kStepBytes24) {
+    const __m512i code = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(step + 64)));
+    group = _mm512_add_epi32(group, _mm512_srli_epi32(code, 4));
+    alignas(64) uint32_t at[kSliceRows24];
+    _mm512_store_si512(at, group);
+    const __m512i positions = _mm512_and_si512(_mm512_or_si512(code, _mm512_slli_epi32(code, 14)), position);
+    const __m512i picked = PickWords24(EightGroups(x, at), EightGroups(x, at + 8), _mm512_or_si512(base, positions));
+    acc = _mm512_dpbf16_ps(acc, (__m512bh)_mm512_loadu_si512(step), (__m512bh)picked);
   }
-  // The rest eight at a time. Lanes beyond it hold group 0, and must not multiply: it may not be finite.
-  for (; i < swaps.count; i += 8) {
-    const int64_t rest = Min(8, swaps.count - i);
-    const __mmask16 lanes = FirstLanes(rest);
-    alignas(16) uint8_t groups[16];
-    _mm_store_si128(reinterpret_cast<__m128i*>(groups),
-                    _mm_maskz_loadu_epi16(static_cast<__mmask8>(lanes), swaps.groups + 2 * i));
-    uint32_t nibbles;
-    memcpy(&nibbles, swaps.nibbles + i / 2, 4);
-    const __mmask32 words = static_cast<__mmask32>((1ull << (2 * rest)) - 1u);
-    const __m512i picked = _mm512_maskz_permutexvar_epi16(words, PairIndex24(nibbles), EightGroups(x, groups));
-    acc = _mm512_dpbf16_ps(acc, (__m512bh)_mm512_maskz_loadu_epi32(lanes, swaps.pairs + 4 * i), (__m512bh)picked);
-  }
-  return Sum(acc);
+  Store(sums, acc);
 }
 
 #endif
 
-// Asks for the swaps of rows [begin, end): a short run in each token's patch, too short for the hardware to follow.
-MS_INLINE void PrefetchSwaps24(const uint8_t* patch, int64_t begin, int64_t end, int64_t n, int64_t k) {
-  const int64_t per_row = Sections24(k), sections = n * per_row;
-  const uint8_t* from = SectionSwaps24(patch, sections, begin * per_row).pairs;
-  const uint8_t* to = end < n ? SectionSwaps24(patch, sections, end * per_row).pairs : from + (end - begin) * k / 256;
-  for (; from < to; from += 64) __builtin_prefetch(from, 0, 2);
+MS_INLINE void SliceSums24(float* sums, const float* x, const uint8_t* step, int64_t steps) {
+  uint32_t group[kSliceRows24] = {0};
+  for (int i = 0; i < kSliceRows24; ++i) sums[i] = 0;
+  for (; steps > 0; --steps, step += kStepBytes24) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kSliceRows24; ++i) {
+      uint16_t code, weights[2];
+      memcpy(&code, step + 4 * kSliceRows24 + 2 * i, 2);
+      memcpy(weights, step + 4 * i, 4);
+      group[i] += code >> 4;
+      const float* at = x + 4 * static_cast<int64_t>(group[i]);
+      sums[i] += FloatOfBf16(weights[0]) * at[code & 3] + FloatOfBf16(weights[1]) * at[code >> 2 & 3];
+    }
+  }
 }
 
-// y (N), x (K) of one token; rows [begin, end).
-template <typename Dot>
-void AddSwaps24(float* y, const typename Dot::X* x, const uint8_t* patch, int64_t begin, int64_t end, int64_t n,
-                int64_t k) {
-  const int64_t per_row = Sections24(k), sections = n * per_row;
-  for (int64_t r = begin; r < end; ++r) {
-    for (int64_t s = 0; s < per_row; ++s) {
-      const Swaps24 swaps = SectionSwaps24(patch, sections, r * per_row + s);
-      if (swaps.count > 0) y[r] += SwapSum(x + s * kSectionColumns24, swaps);
+MS_INLINE float FloatOf(float x) {
+  return x;
+}
+MS_INLINE float FloatOf(uint16_t x) {
+  return FloatOfBf16(x);
+}
+
+// The same where activations may be infinite or not a number, which fillers must not multiply.
+template <typename X>
+void CarefulSliceSums24(float* sums, const X* x, const uint8_t* step, int64_t steps) {
+  for (int64_t i = 0; i < kSliceRows24; ++i) {
+    sums[i] = 0;
+    Lane24 lane = {step, i, steps, 0};
+    for (Swap24 swap; lane.Next(&swap);) {
+      if (swap.in == swap.out) continue;
+      sums[i] += FloatOfBf16(swap.in_weight) * FloatOf(x[swap.in]);
+      sums[i] += FloatOfBf16(swap.minus_out_weight) * FloatOf(x[swap.out]);
+    }
+  }
+}
+
+// y (N), x (K) of one token; windows [begin, end). `finite`: all of x is.
+template <typename X>
+void AddSwaps24(float* y, const X* x, const uint8_t* patch, int64_t begin, int64_t end, int64_t n, bool finite) {
+  for (int64_t i = begin; i < end; ++i) {
+    const Window24 window = Window24::Of(patch, n, i);
+    float* rows = y + i * kWindowRows24;
+    const uint8_t* step = window.Steps();
+    for (int64_t slice = 0; slice < window.slices; ++slice) {
+      const int64_t steps = window.StepsOf(slice);
+      if (steps == 0) break;  // nor do later ones have any
+      alignas(64) float sums[kSliceRows24];
+      if (finite) {
+        SliceSums24(sums, x, step, steps);
+      } else {
+        CarefulSliceSums24(sums, x, step, steps);
+      }
+      const uint8_t* row = window.RowsOf(slice);
+      const int64_t lanes = Min(kSliceRows24, window.rows - slice * kSliceRows24);
+      if (lanes == kSliceRows24) {
+#pragma GCC unroll 16
+        for (int64_t lane = 0; lane < kSliceRows24; ++lane) rows[row[lane]] += sums[lane];
+      } else {
+        for (int64_t lane = 0; lane < lanes; ++lane) rows[row[lane]] += sums[lane];
+      }
+      step += steps * kStepBytes24;
     }
   }
 }

@@ -112,43 +112,16 @@ MS_INLINE int64_t RowsOfTask(ms_context* ctx, int64_t tokens, int64_t n, int64_t
   return CeilDiv(Max(1, Max(least, Min(cached, shared))), tile) * tile;
 }
 
-// x (n elements) as it is multiplied, in its own order, for whoever reads it by column: a copy at `room` where it is
-// rounded, else x itself.
-MS_INLINE const float* PlainRows(float*, const float* x, int64_t) {
-  return x;
-}
-#if defined(__AVX512BF16__)
-MS_INLINE const uint16_t* PlainRows(uint16_t* room, const float* x, int64_t n) {
-  for (int64_t i = 0; i < n; i += W) {
-    const __mmask16 lanes = n - i < W ? FirstLanes(n - i) : FirstLanes(W);
-    const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(lanes, x + i));
-    _mm256_mask_storeu_epi16(room + i, lanes, rounded);
-  }
-  return room;
-}
-#endif
-
-struct NothingMore {
-  MS_INLINE void Ahead(const NothingMore&, int64_t, int64_t) {}
-  template <typename X>
-  MS_INLINE void After(const NothingMore&, int64_t, int64_t, const X*) {}
-};
-
-// `row_bytes`: what a row of w takes, for the cut into tasks. Before a task's rows are multiplied, `more` may
-// look ahead; when they are there for all tokens it goes on with them, and with x as it was multiplied (NULL unless
-// `plain`).
-template <typename Dot, typename Matrix, typename More = NothingMore>
+// `row_bytes`: what a row of w takes, for the cut into tasks.
+template <typename Dot, typename Matrix>
 MS_INLINE ms_status Multiply(ms_context* ctx, float* y, const float* x, const Matrix& w, int64_t tokens, int64_t n,
-                             int64_t k, int64_t row_bytes, bool plain = false, const More& more = More()) {
+                             int64_t k, int64_t row_bytes) {
   typedef typename Dot::X X;
   const Panels panels = Panels::Of(tokens, Dot::kTokens);
   const int64_t padded = PaddedK(k, Dot::kStep);
-  // A rounded copy, and an element that gathers may touch beyond it.
-  const int64_t room = plain && sizeof(X) == 2 ? tokens * k + 1 : 0;
   size_t bytes;
-  X* packed = PackTokens<Dot>(ctx, x, panels, k, room, &bytes);
+  X* packed = PackTokens<Dot>(ctx, x, panels, k, &bytes);
   if (packed == NULL) return FailMemory(ctx, bytes);
-  const X* rows_of_x = plain ? PlainRows(packed + tokens * padded, x, tokens * k) : NULL;
   // Half of a 48 KiB first-level cache for the panel. One or two tokens are read along with the weights: nothing to
   // keep.
   constexpr int64_t kPanelBytes = 24 << 10;
@@ -156,7 +129,6 @@ MS_INLINE ms_status Multiply(ms_context* ctx, float* y, const float* x, const Ma
   const int64_t part = tokens <= 2 ? k : fits;
   auto body = [&](int64_t begin, int64_t end, int) {
     alignas(64) float partial[kMaxRowsCut * Dot::kTokens * W];
-    More::Ahead(more, begin, end);
     for (int64_t p = 0; p < panels.count; ++p) {
       const int64_t first = panels.First(p);
       for (int64_t i = 0; i < k; i += part) {
@@ -164,7 +136,6 @@ MS_INLINE ms_status Multiply(ms_context* ctx, float* y, const float* x, const Ma
         Panel<Dot>(y + first * n, n, packed + first * padded, w, panels.Width(p), begin, end, cut);
       }
     }
-    More::After(more, begin, end, rows_of_x);
   };
   const int64_t rows = RowsOfTask<Dot>(ctx, tokens, n, k, row_bytes);
   ParallelRanges(ctx, n, part < k ? Min(rows, kMaxRowsCut) : rows, body);

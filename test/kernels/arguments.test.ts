@@ -183,7 +183,7 @@ const OPS: Readonly<Record<string, readonly Argument[]>> = {
   codes24: [out('codes', 6, 1), input('meta', 6, 1), count('n', 3), count('k', 16)],
   patchBytes24: [input('packed', 54, 2), input('meta', 6, 1), count('n', 3), count('k', 16)],
   buildPatch24: [
-    out('patch', 52),
+    out('patch', 96),
     input('packed', 54, 2),
     input('w', 96, 2),
     input('meta', 6, 1),
