@@ -6,14 +6,14 @@ import { CODERS, coderNamed, type Coder, type CoderName } from './coder.js';
 import type { DecodeContext } from './context.js';
 import { CodecError } from './errors.js';
 import { costInBits } from './frequency-table.js';
-import { groupContexts, toCoded, type TensorSources } from './group-contexts.js';
+import type { TensorSources } from './group-contexts.js';
 import type { TensorEntry } from './layout.js';
 import type { Mask } from './mask-set.js';
-import { tableList, writeModels, type ModelHistogram } from './models.js';
-import { forEachGap, rawGapBits, type Changes } from './patch-chunk.js';
+import { writeModels, type ModelHistogram } from './models.js';
+import { rawGapBits, type Changes } from './patch-chunk.js';
 import type { PatternTable } from './pattern.js';
-import { rankGroups, type RankedGroups } from './ranks.js';
 import { fitScales, scalesOfSymbols } from './scales.js';
+import { changesOf, emptyHistogram, SymbolCounter } from './symbol-counts.js';
 import { SectionWriter } from './varint.js';
 
 /** A patch is preferred to dense symbols that would be so much smaller: it decodes in the time of its changes. */
@@ -47,10 +47,10 @@ interface Candidate {
   readonly rawBits: number;
 }
 
-/** A mask with all that its candidates need. */
+/** A mask with all the ways to code it. */
 interface Subject {
   readonly mask: Mask;
-  readonly sources: TensorSources;
+  readonly parent: Uint8Array | undefined;
   readonly changes: Changes;
   readonly scaleSymbols: Uint8Array;
   readonly candidates: readonly Candidate[];
@@ -64,11 +64,8 @@ export function chooseCoders(
   forced?: CoderName,
 ): Choice {
   const parents = new Map(context.parent?.masks.map((mask) => [mask.name, mask]));
-  const subjects = masks.map((mask) => {
-    const subject = prepare(mask, parents.get(mask.name), patterns, context, forced);
-    if (forced !== undefined) checkForced(coderNamed(forced), subject, mask, patterns);
-    return subject;
-  });
+  const weightsOf = weightsByMask(context);
+  const subjects = masks.map((mask) => prepare(mask, parents.get(mask.name), patterns, weightsOf(mask), forced));
   const chosen = forced === undefined ? choose(subjects, patterns) : subjects.map(({ candidates }) => candidates[0]!);
   const tensors = subjects.map(({ mask, changes }, i): TensorEntry => {
     const { coder } = chosen[i]!;
@@ -79,9 +76,39 @@ export function chooseCoders(
   return {
     tensors,
     histograms: pool(chosen, patterns),
-    sources: (tensor) => subjects[tensor]!.sources,
+    sources: (tensor) => sourcesFor(chosen[tensor]!.coder, subjects[tensor]!, weightsOf),
     changes: (tensor) => subjects[tensor]!.changes,
     scaleSymbols: (tensor) => subjects[tensor]!.scaleSymbols,
+  };
+}
+
+/**
+ * The weights of a mask, checked; undefined if there are none. Looked up whenever they are needed, for a model's may not fit into memory
+ * together; the last are kept, for the next chunk of the same matrix.
+ */
+function weightsByMask({ weights: lookup }: DecodeContext): (mask: Mask) => Uint16Array | undefined {
+  let last: { readonly name: string; readonly weights: Uint16Array | undefined } | undefined;
+  return ({ name, rows, cols }) => {
+    if (last?.name === name) return last.weights;
+    const weights = lookup?.(name);
+    if (weights !== undefined && weights.length !== rows * cols) {
+      throw new CodecError('weights-mismatch', `expected ${rows} × ${cols} weights of ${name}, got ${weights.length}`);
+    }
+    last = { name, weights };
+    return weights;
+  };
+}
+
+/** What the coder chosen for a mask reads. */
+function sourcesFor(
+  { needsParent, needsWeights, codes }: Coder,
+  { mask, parent, scaleSymbols }: Subject,
+  weightsOf: (mask: Mask) => Uint16Array | undefined,
+): TensorSources {
+  return {
+    ...(needsParent ? { parent: parent as Uint8Array } : {}),
+    ...(needsWeights ? { weights: weightsOf(mask) as Uint16Array } : {}),
+    ...(codes === 'scaled ranks' ? { scales: scalesOfSymbols(scaleSymbols) } : {}),
   };
 }
 
@@ -89,39 +116,38 @@ function prepare(
   mask: Mask,
   parentMask: Mask | undefined,
   patterns: PatternTable,
-  { weights: weightsOf }: DecodeContext,
+  weights: Uint16Array | undefined,
   forced: CoderName | undefined,
 ): Subject {
   const parent = parentMask?.rows === mask.rows && parentMask.cols === mask.cols ? parentMask.symbols : undefined;
-  const weights = weightsOf?.(mask.name);
-  if (weights !== undefined && weights.length !== mask.rows * mask.cols) {
-    throw new CodecError(
-      'weights-mismatch',
-      `expected ${mask.rows} × ${mask.cols} weights of ${mask.name}, got ${weights.length}`,
-    );
-  }
-  const sources = { ...(parent === undefined ? {} : { parent }), ...(weights === undefined ? {} : { weights }) };
-  const changes = parent === undefined ? noChanges() : changesOf(mask.symbols, parent);
+  const changes = parent === undefined ? noChanges() : changesOf(mask.symbols, parent, patterns);
   const changed = parent === undefined ? 1 : changes.groups.length / mask.symbols.length;
   const may = (coder: Coder): boolean =>
     (forced === undefined ? isCandidate(coder, changed) : coder.name === forced) &&
     (!coder.needsParent || parent !== undefined) &&
     (!coder.needsWeights || weights !== undefined);
-  const subject = { mask, sources, changes };
-  const selection = { first: 0, count: mask.symbols.length };
-  const ranksAll = CODERS.some((coder) => may(coder) && coder.codes === 'ranks' && coder.form !== 'patch');
-  const ranked = weights !== undefined && ranksAll ? rankGroups(weights, patterns, selection) : undefined;
-  const candidates = CODERS.filter((coder) => may(coder) && coder.codes !== 'scaled ranks').flatMap(
-    (coder) => candidate(coder, subject, patterns, ranked) ?? [],
-  );
+  const sources = { ...(parent === undefined ? {} : { parent }), ...(weights === undefined ? {} : { weights }) };
+  const counter = new SymbolCounter({ mask, sources, changes }, patterns);
+  const candidates = CODERS.filter((coder) => may(coder) && coder.codes !== 'scaled ranks').flatMap((coder) => {
+    const histogram = counter.count(coder);
+    return histogram === undefined ? [] : [{ coder, histogram, rawBits: rawBitsOf(coder, mask, changes) }];
+  });
+  let scaleSymbols: Uint8Array = new Uint8Array(0);
   const scaled = coderNamed('scaled-weights');
-  if (!may(scaled) || (forced === undefined && !worthScales(candidates, mask.symbols.length, patterns))) {
-    return { ...subject, scaleSymbols: new Uint8Array(0), candidates };
+  if (may(scaled) && (forced !== undefined || worthScales(candidates, mask.symbols.length, patterns))) {
+    scaleSymbols = fitScales(weights as Uint16Array, mask.symbols, mask.cols, patterns);
+    const histogram = counter.countScaled(scaled, scaleSymbols, scalesOfSymbols(scaleSymbols));
+    candidates.push({ coder: scaled, histogram, rawBits: rawBitsOf(scaled, mask, changes) });
   }
-  const scaleSymbols = fitScales(weights as Uint16Array, mask.symbols, mask.cols, patterns);
-  const scaledSources = { ...sources, scales: scalesOfSymbols(scaleSymbols) };
-  const withScales = candidate(scaled, { mask, sources: scaledSources, changes }, patterns, undefined, scaleSymbols);
-  return { mask, changes, sources: scaledSources, scaleSymbols, candidates: [...candidates, withScales as Candidate] };
+  if (forced !== undefined && candidates.length === 0) throw cannotCode(coderNamed(forced), sources, mask, patterns);
+  return { mask, parent, changes, scaleSymbols, candidates };
+}
+
+/** Bits that no table changes: those of gaps that are stored as they are, and a share of its chunks' states. */
+function rawBitsOf({ form }: Coder, { symbols }: Mask, { groups }: Changes): number {
+  if (form === 'dense') return (STATE_BITS * symbols.length) / CHUNK_GROUPS;
+  if (form !== 'patch' || groups.length === 0) return 0;
+  return groups.length * rawGapBits({ groups: symbols.length, changes: groups.length });
 }
 
 /** Whether a coder is worth a try for a tensor of which so many groups changed. */
@@ -129,44 +155,6 @@ function isCandidate({ name, form, needsParent }: Coder, changed: number): boole
   if (name === 'uniform-ac') return false;
   if (form === 'patch') return changed <= PATCH_CHANGES;
   return changed >= (needsParent ? DENSE_CHANGES : ROOT_CHANGES);
-}
-
-/** How a coder would code a tensor; undefined if it can't: a mask that is not by magnitude. */
-function candidate(
-  coder: Coder,
-  { mask, sources, changes }: Pick<Subject, 'mask' | 'sources' | 'changes'>,
-  patterns: PatternTable,
-  ranked?: RankedGroups,
-  scaleSymbols: Uint8Array = new Uint8Array(0),
-): Candidate | undefined {
-  const patch = coder.form === 'patch';
-  const groups = patch ? changes.groups : undefined;
-  const symbols = patch ? changes.symbols : mask.symbols;
-  const selection = { first: 0, count: symbols.length, ...(groups === undefined ? {} : { groups }) };
-  const contexts = groupContexts(coder, patterns, sources, selection, patch ? undefined : ranked);
-  const coded = toCoded(symbols, contexts, patterns);
-  if (coder.form === 'none' && coded.some((rankPattern) => rankPattern !== 0)) return undefined;
-  const histogram = emptyHistogram(coder, patterns);
-  if (coder.form === 'dense' || patch) {
-    for (let i = 0; i < coded.length; i++) histogram.tables[contexts.contexts[i]! * patterns.count + coded[i]!]!++;
-  }
-  for (const symbol of scaleSymbols) histogram.single[symbol]!++;
-  const rawBits = patch
-    ? countGaps(changes.groups, mask.symbols.length, histogram.single)
-    : coder.form === 'dense'
-      ? (STATE_BITS * symbols.length) / CHUNK_GROUPS
-      : 0;
-  return { coder, histogram, rawBits };
-}
-
-/** Adds the gap symbols of a patch; returns its raw bits. */
-function countGaps(groups: Uint32Array, all: number, into: Float64Array): number {
-  if (groups.length === 0) return 0;
-  const raw = rawGapBits({ groups: all, changes: groups.length });
-  forEachGap(groups, raw, (symbols) => {
-    for (const symbol of symbols) into[symbol]!++;
-  });
-  return raw * groups.length;
 }
 
 /** The coders of the smallest set: mixed, or one for all that can have it. */
@@ -228,11 +216,6 @@ function pool(candidates: readonly Candidate[], patterns: PatternTable): Map<Cod
   return sums;
 }
 
-function emptyHistogram(coder: Coder, patterns: PatternTable): ModelHistogram {
-  const list = tableList(coder, patterns);
-  return { tables: new Float64Array(list === undefined ? 0 : list.count * list.symbols), single: new Float64Array(64) };
-}
-
 function worthScales(candidates: readonly Candidate[], groups: number, patterns: PatternTable): boolean {
   const costs = costsByCoder(candidates, patterns);
   return candidates.every((one) => costs.get(one.coder)!(one) > WORTH_SCALES * groups);
@@ -243,27 +226,19 @@ function cheapest<T>(choices: readonly T[], cost: (choice: T) => number): T {
   return choices[costs.indexOf(Math.min(...costs))] as T;
 }
 
-function changesOf(symbols: Uint8Array, parent: Uint8Array): Changes {
-  let count = 0;
-  for (let i = 0; i < symbols.length; i++) if (symbols[i] !== parent[i]) count++;
-  const groups = new Uint32Array(count);
-  for (let i = 0, at = 0; i < symbols.length; i++) if (symbols[i] !== parent[i]) groups[at++] = i;
-  return { groups, symbols: Uint8Array.from(groups, (group) => symbols[group]!) };
-}
-
 function noChanges(): Changes {
   return { groups: new Uint32Array(0), symbols: new Uint8Array(0) };
 }
 
-function checkForced(coder: Coder, { candidates, sources }: Subject, { name }: Mask, { n, m }: PatternTable): void {
-  if (candidates.length > 0) return;
+/** Why a coder that was asked for has no candidate. */
+function cannotCode(coder: Coder, sources: TensorSources, { name }: Mask, { n, m }: PatternTable): CodecError {
   if (coder.needsParent && sources.parent === undefined) {
-    throw new CodecError('parent-missing', `expected a parent with ${name}, which ${coder.name} needs, got none`);
+    return new CodecError('parent-missing', `expected a parent with ${name}, which ${coder.name} needs, got none`);
   }
   if (coder.needsWeights && sources.weights === undefined) {
-    throw new CodecError('weights-missing', `expected the weights of ${name}, which ${coder.name} needs, got none`);
+    return new CodecError('weights-missing', `expected the weights of ${name}, which ${coder.name} needs, got none`);
   }
-  throw new CodecError(
+  return new CodecError(
     'bad-symbol',
     `expected ${name} to keep the ${n} largest of every ${m} weights, which ${coder.name} stands for, got others`,
   );

@@ -3,6 +3,7 @@
  * Two levels: a sha256 for each tensor, and one over those, so that tensors can be hashed as they are decoded.
  */
 import { asciiBytes, bytesToDigest, digestToBytes } from './digest.js';
+import { fastCoders } from './fast-coders.js';
 import type { Digest, MaskSet } from './mask-set.js';
 import { canonicalBytes, patternTable, symbolsToNibbles, type PatternTable } from './pattern.js';
 import { sha256 } from './sha256.js';
@@ -42,7 +43,10 @@ export class TensorHash {
     }
     const bytes = canonicalBytes(this.patterns, symbols.length);
     if (this.codes.length < bytes) this.codes = new Uint8Array(bytes);
-    this.hash.update(symbolsToNibbles(symbols, this.codes).subarray(0, bytes));
+    const codes = this.codes.subarray(0, bytes);
+    // Native code says no to a symbol that is none; this one says which.
+    if (fastCoders()?.packSymbols(codes, symbols) !== true) symbolsToNibbles(symbols, codes);
+    this.hash.update(codes);
   }
 
   digest(): NamedTensorDigest {

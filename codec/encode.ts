@@ -6,18 +6,16 @@ import { sortedByName } from './container.js';
 import { contentDigest } from './content-digest.js';
 import type { DecodeContext } from './context.js';
 import { crc32c } from './crc32c.js';
-import { encodeDense, type ChunkCoding } from './dense-chunk.js';
+import type { ChunkCoding } from './dense-chunk.js';
+import { encodeChunks } from './encode-chunks.js';
 import { CodecError } from './errors.js';
 import { fixedHeaderBytes, FORMAT_VERSION, writeFixedHeader, type FixedHeader } from './fixed-header.js';
-import { planChunks, type ChunkPlan } from './layout.js';
+import { planChunks } from './layout.js';
 import { checkLimit } from './limits.js';
-import type { Digest, Mask, MaskSet } from './mask-set.js';
+import type { Digest, MaskSet } from './mask-set.js';
 import { writeModels } from './models.js';
-import { encodePatchChunk } from './patch-chunk.js';
 import { checkSymbols, patternTable, type PatternTable } from './pattern.js';
-import { encodeScales } from './scales.js';
 import { checkName, duplicateTensor, groupsOf, writeTensorTable } from './tensor-table.js';
-import { encodeUniform, maxBytes } from './uniform-ac.js';
 import { SectionWriter } from './varint.js';
 
 export interface EncodeOptions {
@@ -74,7 +72,7 @@ export function encodeMaskSet(set: MaskSet, options: EncodeOptions = {}): Uint8A
   };
   const plans = planChunks(choice.tensors, settings);
   checkLimit('chunkCount', plans.length, 'length-limit');
-  const chunks = plans.map((plan) => encodeChunk(plan, coding, choice, masks));
+  const chunks = encodeChunks(plans, settings.chunkLog2, coding, choice, masks);
   const { base } = set;
   const { chunkLog2, patchLog2 } = settings;
   const head = { version: FORMAT_VERSION, chunkLog2, patchLog2, groups, base, parent, inherits } as const;
@@ -115,27 +113,6 @@ function assemble(
     tablesChecksum: crc32c(out.subarray(parts[0]!.length, tablesEnd)),
   });
   return out;
-}
-
-function encodeChunk(plan: ChunkPlan, coding: ChunkCoding, choice: Choice, masks: readonly Mask[]): Uint8Array {
-  switch (plan.kind) {
-    case 'scales': {
-      const table = coding.models.get(choice.tensors[plan.tensors[0]!]!.coder)!.single!;
-      return encodeScales(plan.tensors.map(choice.scaleSymbols), table);
-    }
-    case 'dense':
-      return encodeDense(plan.lanes, plan.pieces, coding, ({ tensor, first, count }) =>
-        masks[tensor]!.symbols.subarray(first, first + count),
-      );
-    case 'patch':
-      return encodePatchChunk(plan.tensors, coding, choice.changes);
-    case 'arithmetic': {
-      const { tensor, first, count } = plan.piece;
-      const out = new Uint8Array(maxBytes(count, coding.patterns.count));
-      const symbols = masks[tensor]!.symbols.subarray(first, first + count);
-      return out.slice(0, encodeUniform(symbols, coding.patterns.count, out, 0));
-    }
-  }
 }
 
 function defaultChunkLog2({ tensors }: Choice, groups: number): number {

@@ -11,6 +11,10 @@ export type FastCoders = Pick<
   | 'decodePatches'
   | 'magnitudeMask'
   | 'applyChanges'
+  | 'findChanges'
+  | 'countSymbols'
+  | 'encodeMasks'
+  | 'encodePatches'
   | 'packSymbols'
   | 'unpackSymbols'
   | 'crc32c'
@@ -18,7 +22,7 @@ export type FastCoders = Pick<
 
 let coders: FastCoders | undefined;
 
-/** From here on readers of this JavaScript thread use `fast`; undefined: none. */
+/** From here on readers and writers of this JavaScript thread use `fast`; undefined: none. */
 export function useFastCoders(fast: FastCoders | undefined): void {
   coders = fast;
 }

@@ -46,7 +46,8 @@ export const NIBBLE_OF_SYMBOL = Uint8Array.from(
   (kept) => kept[0]! | (kept[1]! << 2), // 4, 8, 12, 9, 13, 14
 );
 
-const SYMBOL_OF_NIBBLE = invert(NIBBLE_OF_SYMBOL, 16);
+/** And back; NO_SYMBOL where a nibble is no pattern. */
+export const SYMBOL_OF_NIBBLE = invert(NIBBLE_OF_SYMBOL, 16);
 
 /** Byte of two groups: [s0 << 3 | s1], s0 the earlier. 64 entries, so that a masked index needs no bounds check. */
 const BYTE_OF_PAIR = Uint8Array.from({ length: 64 }, (_, pair) => {

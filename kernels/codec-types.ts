@@ -59,12 +59,14 @@ export interface NativeCodec {
    */
   decodeMasks(tensors: readonly CodedTensor[], chunkSteps: number, firstStep: number, chunks: CodedChunks): void;
   /**
-   * Encodes all chunks of `tensors` into `out`, one after the other; returns their bytes. `out` has room for 128 bytes a chunk and 64 a step; `lengths`
-   * and `checksums` have an element a chunk. Throws RangeError where a nibble is no pattern or has frequency 0.
+   * Encodes as many chunks as `lengths` has elements, from `firstStep` on of the sequence of all steps of `tensors` (as decodeMasks), into `out`, one
+   * after the other; returns their bytes. `out` has room for 128 bytes a chunk and 64 a step; `lengths` and `checksums` are filled. Throws RangeError
+   * where a nibble is no pattern or has frequency 0.
    */
   encodeMasks(
     tensors: readonly CodedTensor[],
     chunkSteps: number,
+    firstStep: number,
     out: Uint8Array,
     lengths: Uint32Array,
     checksums: Uint32Array,

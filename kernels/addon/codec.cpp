@@ -108,14 +108,18 @@ struct Output {
 napi_value EncodeMasks(Call& call) {
   const CodedTensors tensors(call, 0, kEncoded);
   RequireSymbolCoders(call, tensors);
-  const int64_t chunk_steps = ChunkSteps(call, 1);
+  const int64_t chunk_steps = ChunkSteps(call, 1), first = call.Index(2, "firstStep");
+  call.AtMost("firstStep", first, "the steps of all tensors", tensors.steps());
+  const int64_t chunks = static_cast<int64_t>(call.Array(4, "lengths", napi_uint32_array).length);
+  int64_t left = tensors.steps() - first;
+  call.AtMost("chunks", chunks, "those from firstStep", (left + chunk_steps - 1) / chunk_steps);
   std::vector<int64_t> capacities;
-  for (int64_t left = tensors.steps(); left > 0; left -= chunk_steps) {
+  for (int64_t c = 0; c < chunks; ++c, left -= chunk_steps) {
     capacities.push_back(128 + 64 * (left < chunk_steps ? left : chunk_steps));
   }
-  Output output(call, 2, capacities);
-  CheckHost(call, Codec(call).encode_masks(call.host().context, tensors.data(), tensors.count(), chunk_steps, 0,
-                                           output.chunks.data(), static_cast<int64_t>(output.chunks.size())));
+  Output output(call, 3, capacities);
+  CheckHost(call, Codec(call).encode_masks(call.host().context, tensors.data(), tensors.count(), chunk_steps, first,
+                                           output.chunks.data(), chunks));
   return Number(call, static_cast<double>(Gather(call, output.chunks, output.bytes, output.lengths, output.checksums)));
 }
 
@@ -289,7 +293,7 @@ napi_value UnpackSymbols(Call& call) {
 void ExportCodec(napi_env env, napi_value exports) {
   const Export list[] = {
       {"decodeMasks", Bind<DecodeMasks, 4>},
-      {"encodeMasks", Bind<EncodeMasks, 5>},
+      {"encodeMasks", Bind<EncodeMasks, 6>},
       {"countSymbols", Bind<CountSymbols, 2>},
       {"magnitudeMask", Bind<MagnitudeMask, 1>},
       {"decodePatches", Bind<DecodePatches, 4>},

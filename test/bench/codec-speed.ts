@@ -108,7 +108,7 @@ function symbolSpeed(coder: CoderName, inputs: Inputs, runs: number): CoderSpeed
   const [lengths, checksums, statuses] = [new Uint32Array(chunks), new Uint32Array(chunks), new Int32Array(chunks)];
   let bytes = 0;
   const encodeSeconds = least(runs, () => {
-    bytes = native.encodeMasks([{ ...tensor, cum }], CHUNK_STEPS, payload, lengths, checksums);
+    bytes = native.encodeMasks([{ ...tensor, cum }], CHUNK_STEPS, 0, payload, lengths, checksums);
   });
   const decoded = new Uint8Array(inputs.mask.length);
   const coded: CodedChunks = { payload, lengths, checksums, statuses };

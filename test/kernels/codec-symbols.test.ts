@@ -74,7 +74,7 @@ onEveryIsa(import.meta.url, () => {
       const [lengths, checksums] = [new Uint32Array(plans.length), new Uint32Array(plans.length)];
       const filled = cases.map((one) => tensorOf(one, coding, symbolsToNibbles(one.symbols)));
       native.setThreads(1 + (seed % 3));
-      const bytes = native.encodeMasks(filled, CHUNK_STEPS, out, lengths, checksums);
+      const bytes = native.encodeMasks(filled, CHUNK_STEPS, 0, out, lengths, checksums);
       assert.deepEqual(Buffer.from(out.subarray(0, bytes)), Buffer.concat(expected));
       assert.deepEqual(
         [...lengths],
@@ -88,6 +88,25 @@ onEveryIsa(import.meta.url, () => {
       assert.ok(decode(tensors, 0, expected).every((status) => status === CHUNK_OK));
       tensors.forEach(({ mask }, i) => assert.deepEqual(mask, filled[i]?.mask, `tensor ${i}`));
     }
+  });
+
+  test('chunks from a step on encode alone', () => {
+    const cases = mixedCases(random(12));
+    const coding = codingOf(cases);
+    const plans = densePlans(cases);
+    const expected = encodedByReference(cases, coding, plans);
+    const filled = cases.map((one) => tensorOf(one, coding, symbolsToNibbles(one.symbols)));
+    const out = new Uint8Array(2 * (128 + 64 * CHUNK_STEPS));
+    for (let first = 0; first < plans.length; first += 2) {
+      const count = Math.min(2, plans.length - first);
+      const [lengths, checksums] = [new Uint32Array(count), new Uint32Array(count)];
+      const bytes = native.encodeMasks(filled, CHUNK_STEPS, first * CHUNK_STEPS, out, lengths, checksums);
+      assert.deepEqual(Buffer.from(out.subarray(0, bytes)), Buffer.concat(expected.slice(first, first + count)));
+    }
+    const none = new Uint32Array(plans.length + 1);
+    assert.throws(() => native.encodeMasks(filled, CHUNK_STEPS, 0, out, none, none), {
+      message: /expected chunks of at most those from firstStep/,
+    });
   });
 
   test('chunks decode alone, in buffers as in arrays, and a tensor without room is passed over', () => {
