@@ -10,17 +10,22 @@ const STE_TRAVEL = 10.7;
 /** A transfer starts from a trained mask and changes about a fiftieth of its groups. */
 const STE_TRANSFER_TRAVEL = 3.5;
 
-/**
- * Largest peak rate that a travel leads to, as a share of the margin: a score whose gradient is steady flips after 15 steps at the soonest. On SmolLM2 a rate of 1.5 times that changes 4% of the groups
- * in 60 steps and ruins every other domain.
- */
-export const LARGEST_STEP = 1 / 15;
+/** Largest peak rate that a travel leads to, as a share of the margin: few steps go less far, not too fast. A score whose gradient is steady flips after one over this many steps at the soonest. */
+export const LARGEST_STEP = 0.08;
 
 const GENERAL_STEPS = 300;
 const TRANSFER_STEPS = 150;
 
 /** Adam's own: it holds nothing back. What does is the curvature, which needs no scale of gradients. */
 const STE_EPSILON = 1e-8;
+
+/**
+ * A score sums its gradients up to the step where it flips; momentum would sum them again, and go on after the flips have answered them. Measured on a prepared SmolLM2 (KL, 100 steps; french, 60 steps at a
+ * peak of 1e-3): with 0.9 the loss on held-out text rises from 3.67 to 3.87 before it falls, 0.52% of the groups change, and javascript is 26% worse; with 0 it falls from the first flip on, as far
+ * with 0.25%, and no other domain is more than 4% worse.
+ */
+const STE_BETA1 = 0;
+const GUMBEL_BETA1 = 0.9;
 
 /** What both methods share. */
 const SHARED = {
@@ -29,7 +34,6 @@ const SHARED = {
   seed: 0,
   warmup: 10,
   floor: 0.1,
-  beta1: 0.9,
   beta2: 0.95,
   clip: 1,
   refine: 0,
@@ -55,9 +59,17 @@ export function maskTrainingDefaults(method: TrainMethod, transfer: boolean): Ma
   const travel = transfer ? STE_TRANSFER_TRAVEL : STE_TRAVEL;
   const shared = { ...SHARED, method, steps, travel, prior: 'sparsegpt' } as const;
   if (method === 'gumbel') {
-    return { ...shared, loss: 'lm', learningRate: 5e-4, epsilon: 1e-5, curvature: 0, weightDecay: 0.1 };
+    return {
+      ...shared,
+      loss: 'lm',
+      learningRate: 5e-4,
+      beta1: GUMBEL_BETA1,
+      epsilon: 1e-5,
+      curvature: 0,
+      weightDecay: 0.1,
+    };
   }
-  return { ...shared, loss: transfer ? 'auto' : 'kl', epsilon: STE_EPSILON, weightDecay: 0 };
+  return { ...shared, loss: transfer ? 'auto' : 'kl', beta1: STE_BETA1, epsilon: STE_EPSILON, weightDecay: 0 };
 }
 
 /** One-shot pruning that a run starts from: windows drawn from its training text, and SparseGPT's dampening. */

@@ -32,6 +32,7 @@ export interface MaskTrainingSettings {
   readonly warmup: number;
   /** Share of the peak that the cosine ends at. */
   readonly floor: number;
+  /** Decay of the first moment; ste: 0, see defaults.ts. */
   readonly beta1: number;
   readonly beta2: number;
   readonly epsilon: number;

@@ -1,7 +1,7 @@
 /** The defaults are the paper's where they claim to be, and the schedules what they say. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { maskTrainingDefaults } from '../../../server/trainer/defaults.js';
+import { LARGEST_STEP, maskTrainingDefaults } from '../../../server/trainer/defaults.js';
 import { scheduleShare, scheduleSum } from '../../../server/trainer/optimizer.js';
 import { peakLearningRate } from '../../../server/trainer/run-learner.js';
 
@@ -59,7 +59,8 @@ test('straight-through scores set how far they go, and the rate follows from it'
   assert.equal(peakLearningRate({ ...general, learningRate: 0.25 }), 0.25);
   const half = peakLearningRate({ ...general, travel: general.travel / 2 });
   assert.ok(Math.abs(rate / half - 2) < 1e-12);
-  assert.equal(peakLearningRate({ ...general, steps: 3 }), general.margin / 15, 'few steps go less far, not too fast');
+  const few = peakLearningRate({ ...general, steps: 3 });
+  assert.equal(few, general.margin * LARGEST_STEP, 'few steps go less far, not too fast');
   const gumbel = { ...maskTrainingDefaults('gumbel', false), learningRate: undefined };
   assert.ok(Math.abs((peakLearningRate(gumbel) * scheduleSum(gumbel)) / (3 * 0.01) - gumbel.travel) < 1e-9);
 });
