@@ -13,22 +13,6 @@ constexpr int kTileTokens = 4;
 constexpr int kBlockRegisters = kBlock24 / (2 * W);
 constexpr int kRowBytes = kBlock24 / 8;  // of a block's bits
 
-// Where the nibbles of a mask are: in tile order (codes24), or between the values of a packed matrix.
-struct MaskRows {
-  const uint8_t* group;  // NULL: everything is kept
-  int64_t tile_bytes;    // of one row's part of a whole tile
-
-  MS_INLINE const uint8_t* At(const MaskRows& mask, int64_t rows, int64_t i) {
-    return mask.group + (i >> 6) * (rows * mask.tile_bytes);
-  }
-};
-
-MS_INLINE MaskRows RowsOfMask(const ms_mask24& mask, int64_t group, int64_t k) {
-  if (mask.nibbles == NULL) return {NULL, 0};
-  const int64_t bytes = mask.packed ? 9 : 1;
-  return {static_cast<const uint8_t*>(mask.nibbles) + group * bytes * k, bytes * 8};
-}
-
 // A byte of two nibbles as a byte of eight bits, set where a weight is kept.
 MS_INLINE uint8_t KeptBits(uint8_t nibbles) {
   return static_cast<uint8_t>(1u << (nibbles & 3) | 1u << (nibbles >> 2 & 3) | 16u << (nibbles >> 4 & 3) |
@@ -97,24 +81,6 @@ struct Bf16Masked {
 };
 #endif
 
-// R rows, 64 columns, TT tokens: `row` is R rows of `stride` weights, `bits` (TT, kTileRows, 8).
-template <typename Dot, int R, int TT>
-MS_INLINE void Block(VF acc[R][TT], const uint16_t* row, int64_t stride, const uint8_t* bits,
-                     const typename Dot::X* x) {
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-    for (int p = 0; p < kBlockRegisters; ++p) {
-      const VI w = LoadPairs(row + r * stride + 2 * W * p);
-#pragma GCC unroll 8
-      for (int t = 0; t < TT; ++t) {
-        const VI kept = Keep(w, bits + (t * kTileRows + r) * kRowBytes + p * (W / 4));
-        acc[r][t] = Dot::Step(acc[r][t], kept, x + t * kBlock24 + 2 * W * p);
-      }
-    }
-  }
-}
-
 struct Problem {
   float* y;
   const uint16_t* w;
@@ -122,53 +88,130 @@ struct Problem {
   int64_t n, k;
 };
 
-// The last, shorter block, as a whole one.
-template <typename Dot, int R, int TT>
-void LastBlock(VF acc[R][TT], const Problem& p, const MaskRows* masks, int64_t row, int64_t i,
-               const typename Dot::X* x) {
-  const int64_t columns = p.k - i, rows = Min(kGroupRows24, p.n - (row & ~7));
-  uint16_t weights[R * kBlock24] = {0};
-  uint8_t bits[TT * kTileRows * kRowBytes] = {0};
-  for (int r = 0; r < R; ++r) {
-    memcpy(weights + r * kBlock24, p.w + (row + r) * p.k + i, static_cast<size_t>(columns) * 2);
-    for (int t = 0; t < TT; ++t) {
-      uint8_t* out = bits + (t * kTileRows + r) * kRowBytes;
-      const uint8_t* in =
-          masks[t].group == NULL ? NULL : MaskRows::At(masks[t], rows, i) + ((row & 7) + r) * (columns / 8);
-      for (int64_t b = 0; b < columns / 8; ++b) out[b] = in == NULL ? 0xff : KeptBits(in[b]);
+// The bits of one mask for a tile: codes24 holds them as they are read; those of a packed matrix are made of its
+// nibbles, block by block; without a mask all are set.
+struct TileBits {
+  const uint8_t* at;  // of the tile's first row in this block: 8 bytes a row
+  const uint8_t* nibbles;
+  int64_t step, nibbles_step;  // bytes from block to block
+  alignas(32) uint8_t made[kTileRows * kRowBytes];
+
+  void Begin(const ms_mask24& mask, int64_t row, int64_t rows, int64_t k) {
+    const uint8_t* data = static_cast<const uint8_t*>(mask.nibbles);
+    const int64_t first = (row & 7) * kRowBytes;
+    memset(made, 0xff, sizeof(made));
+    at = made;
+    nibbles = NULL;
+    step = nibbles_step = 0;
+    if (data != NULL && mask.packed) {
+      nibbles = data + (row >> 3) * 9 * k + first;
+      nibbles_step = rows * 9 * kRowBytes;
+    } else if (data != NULL) {
+      at = data + (row >> 3) * k + first;
+      step = rows * kRowBytes;
     }
   }
-  Block<Dot, R, TT>(acc, weights, kBlock24, bits, x);
+  template <int R>
+  MS_METHOD void Make() {
+    if (nibbles == NULL) return;
+    if (R == kTileRows) return KeptBlock(made, nibbles);
+    for (int b = 0; b < R * kRowBytes; ++b) made[b] = KeptBits(nibbles[b]);
+  }
+  MS_METHOD void Next() {
+    at += step;
+    nibbles += nibbles_step;
+  }
+};
+
+// Asks for what is read some 30 lines later: in the tile's rows or, where those end, in the next tile's. The hardware
+// alone gives up on this many streams.
+struct Ahead {
+  static constexpr int64_t kWeights = 2048, kBits = 1024;  // bytes
+
+  template <int R, int TT>
+  MS_METHOD static void Ask(const uint16_t* row, int64_t i, int64_t k, const TileBits* bits) {
+    const int64_t ahead = 2 * i + kWeights, wrapped = ahead < 2 * k ? ahead : ahead + (R - 1) * 2 * k;
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const uintptr_t at = reinterpret_cast<uintptr_t>(row) + static_cast<uintptr_t>(r * 2 * k + wrapped);
+      __builtin_prefetch(reinterpret_cast<const void*>(at), 0, 3);
+      __builtin_prefetch(reinterpret_cast<const void*>(at + 64), 0, 3);
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < TT; ++t) {
+      const uintptr_t at = reinterpret_cast<uintptr_t>(bits[t].nibbles == NULL ? bits[t].at : bits[t].nibbles);
+      __builtin_prefetch(reinterpret_cast<const void*>(at + kBits), 0, 3);
+    }
+  }
+};
+
+// R rows, 64 columns, TT tokens: `row` is R rows of `stride` weights.
+template <typename Dot, int R, int TT>
+MS_INLINE void Block(VF acc[R][TT], const uint16_t* row, int64_t stride, const uint8_t* const* bits,
+                     const typename Dot::X* x) {
+#pragma GCC unroll 8
+  for (int p = 0; p < kBlockRegisters; ++p) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const VI w = LoadPairs(row + r * stride + 2 * W * p);
+#pragma GCC unroll 8
+      for (int t = 0; t < TT; ++t) {
+        const VI kept = Keep(w, bits[t] + r * kRowBytes + p * (W / 4));
+        acc[r][t] = Dot::Step(acc[r][t], kept, x + t * kBlock24 + 2 * W * p);
+      }
+    }
+  }
+}
+
+// The last, shorter block, as a whole one. A mask's nibbles or bits have columns/8 bytes a row there.
+template <typename Dot, int R, int TT>
+void LastBlock(VF acc[R][TT], const Problem& p, const TileBits* bits, int64_t row, int64_t i,
+               const typename Dot::X* x) {
+  const int64_t columns = p.k - i, bytes = columns / 8, back = (row & 7) * (kRowBytes - bytes);
+  uint16_t weights[R * kBlock24] = {0};
+  uint8_t whole[TT][R * kRowBytes] = {{0}};
+  const uint8_t* at[TT];
+  for (int t = 0; t < TT; ++t) {
+    at[t] = whole[t];
+    const uint8_t* in = bits[t].nibbles != NULL ? bits[t].nibbles : bits[t].at;
+    const bool all = in == bits[t].made;
+    for (int r = 0; r < R; ++r) {
+      for (int64_t b = 0; b < bytes; ++b) {
+        const uint8_t byte = all ? 0xff : in[r * bytes + b - back];
+        whole[t][r * kRowBytes + b] = bits[t].nibbles != NULL ? KeptBits(byte) : byte;
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    memcpy(weights + r * kBlock24, p.w + (row + r) * p.k + i, static_cast<size_t>(columns) * 2);
+  }
+  Block<Dot, R, TT>(acc, weights, kBlock24, at, x);
 }
 
 template <typename Dot, int R, int TT>
 void Tile(const Problem& p, int64_t first, int64_t row, const typename Dot::X* x) {
-  const int64_t rows = Min(kGroupRows24, p.n - (row & ~7));
-  MaskRows masks[TT];
-  for (int t = 0; t < TT; ++t) masks[t] = RowsOfMask(p.masks[first + t], row >> 3, p.k);
+  TileBits bits[TT];
+  for (int t = 0; t < TT; ++t) bits[t].Begin(p.masks[first + t], row, Min(kGroupRows24, p.n - (row & ~7)), p.k);
   VF acc[R][TT];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
     for (int t = 0; t < TT; ++t) acc[r][t] = Zero();
   }
-  alignas(32) uint8_t bits[TT * kTileRows * kRowBytes];
-  memset(bits, 0xff, sizeof(bits));
+  const uint16_t* weights = p.w + row * p.k;
   int64_t i = 0;
   for (; i + kBlock24 <= p.k; i += kBlock24, x += TT * kBlock24) {
+    Ahead::Ask<R, TT>(weights, i, p.k, bits);
+    const uint8_t* at[TT];
+#pragma GCC unroll 8
     for (int t = 0; t < TT; ++t) {
-      if (masks[t].group == NULL) continue;
-      const uint8_t* nibbles = MaskRows::At(masks[t], rows, i) + (row & 7) * kRowBytes;
-      uint8_t* out = bits + t * kTileRows * kRowBytes;
-      if (R == kTileRows) {
-        KeptBlock(out, nibbles);
-      } else {
-        for (int b = 0; b < R * kRowBytes; ++b) out[b] = KeptBits(nibbles[b]);
-      }
+      bits[t].template Make<R>();
+      at[t] = bits[t].at;
     }
-    Block<Dot, R, TT>(acc, p.w + row * p.k + i, p.k, bits, x);
+    Block<Dot, R, TT>(acc, weights + i, p.k, at, x);
+    for (int t = 0; t < TT; ++t) bits[t].Next();
   }
-  if (i < p.k) LastBlock<Dot, R, TT>(acc, p, masks, row, i, x);
+  if (i < p.k) LastBlock<Dot, R, TT>(acc, p, bits, row, i, x);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
@@ -209,8 +252,8 @@ ms_status Product(ms_context* ctx, const Problem& p, const float* x, int64_t tok
       }
     }
   };
-  // Some 256 KiB of weights a task, which stay in the second-level cache between panels; several tasks a thread.
-  const int64_t cached = (128 << 10) / p.k, shared = p.n / (4 * Threads(ctx));
+  // Several tasks a thread, each of weights that stay in the second-level cache between panels.
+  const int64_t cached = panels.count == 1 ? p.n : (128 << 10) / p.k, shared = p.n / (4 * Threads(ctx));
   ParallelRanges(ctx, p.n, CeilDiv(Max(1, Min(cached, shared)), kGroupRows24) * kGroupRows24, body);
   return MS_OK;
 }
@@ -235,7 +278,8 @@ ms_status Codes24(ms_context* ctx, uint8_t* codes, const uint8_t* meta, int64_t 
     uint8_t* group = codes + (r >> 3) * k;
     for (int64_t i = 0; i < k; i += kBlock24) {
       const int64_t bytes = Min(kBlock24, k - i) / 8;
-      memcpy(group + (i >> 6) * (rows * 8) + (r & 7) * bytes, meta + (r * k + i) / 8, static_cast<size_t>(bytes));
+      uint8_t* out = group + (i >> 6) * (rows * 8) + (r & 7) * bytes;
+      for (int64_t b = 0; b < bytes; ++b) out[b] = KeptBits(meta[(r * k + i) / 8 + b]);
     }
   };
   return EachRow24(ctx, meta, n, k, Max(1, (1 << 18) / (k * kGroupRows24)) * kGroupRows24, row);

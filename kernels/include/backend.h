@@ -44,7 +44,7 @@ typedef struct ms_weights {
   const void* scales; /* (N, K/group) f32, or NULL */
 } ms_weights;
 
-/* A 2:4 mask where matmul_masked finds its nibbles: codes24's output, or a packed matrix; NULL: everything is kept. */
+/* A 2:4 mask where matmul_masked finds it: codes24's output, or in a packed matrix; NULL: everything is kept. */
 typedef struct ms_mask24 {
   const void* nibbles;
   int32_t packed;
