@@ -5,7 +5,7 @@ import { ContainerReader } from '../../codec/decode.js';
 import { encodeMaskSet } from '../../codec/encode.js';
 import type { Mask, MaskSet } from '../../codec/mask-set.js';
 import { OTHER_BASE, randomSet } from './random-sets.js';
-import { simpleContentDigest } from './simple-decoder.js';
+import { simpleContentDigest } from './simple-content.js';
 
 const SHAPES = { 'b.weight': [16, 24], 'a.weight': [3, 8], 'a.10.weight': [64, 4096] } as const;
 

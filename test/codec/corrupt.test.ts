@@ -5,7 +5,8 @@ import { describe, it } from 'node:test';
 import { openChain } from '../../codec/chain.js';
 import { checkContainer, decodeMaskSet } from '../../codec/decode.js';
 import { CODEC_ERRORS, CodecError, type CodecErrorCode } from '../../codec/errors.js';
-import { contextFor, corruptFiles, validOnes } from './corrupt-files.js';
+import { corruptFiles } from './corrupt-files.js';
+import { contextFor, validOnes } from './corrupt-origins.js';
 import { CORRUPT_1_FOLDER, CORRUPT_FOLDER } from './fixture-files.js';
 import { BASE } from './random-sets.js';
 

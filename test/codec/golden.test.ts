@@ -6,7 +6,8 @@ import { checkContainer, decodeMaskSet } from '../../codec/decode.js';
 import { encodeMaskSet } from '../../codec/encode.js';
 import { GOLDEN, GOLDEN_FOLDER, readGolden } from './fixture-files.js';
 import { simpleContext } from './random-sets.js';
-import { simpleContentDigest, simpleDecode } from './simple-decoder.js';
+import { simpleContentDigest } from './simple-content.js';
+import { simpleDecode } from './simple-decoder.js';
 
 /** sha256 of each file: a golden file never changes. */
 const DIGESTS: Readonly<Record<string, string>> = {

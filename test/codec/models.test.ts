@@ -9,7 +9,8 @@ import type { MaskSet } from '../../codec/mask-set.js';
 import { NIBBLE_OF_SYMBOL, patternTable } from '../../codec/pattern.js';
 import { rankGroups, symbolOfRanks } from '../../codec/ranks.js';
 import { randomChild, randomSet, randomWeights, simpleContext } from './random-sets.js';
-import { simpleContentDigest, simpleDecode } from './simple-decoder.js';
+import { simpleContentDigest } from './simple-content.js';
+import { simpleDecode } from './simple-decoder.js';
 
 const SEED = { seed: 20261125 };
 const PATTERNS = [

@@ -3,7 +3,7 @@ import { contentDigest } from '../../codec/content-digest.js';
 import type { DecodeContext, WeightsLookup } from '../../codec/context.js';
 import type { Mask, MaskSet } from '../../codec/mask-set.js';
 import { patternTable } from '../../codec/pattern.js';
-import type { SimpleContainer, SimpleContext } from './simple-decoder.js';
+import type { SimpleContainer, SimpleContext } from './simple-container.js';
 
 /** mulberry32: uniform integers in [0, below). */
 export function randomIntegers(seed: number): (below: number) => number {

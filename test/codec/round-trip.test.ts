@@ -9,7 +9,8 @@ import type { Mask, MaskSet } from '../../codec/mask-set.js';
 import { nibblesToSymbols, patternTable } from '../../codec/pattern.js';
 import { seal, sealChunks, takeApart } from './container-parts.js';
 import { randomSymbols } from './random-sets.js';
-import { simpleContentDigest, simpleDecode } from './simple-decoder.js';
+import { simpleContentDigest } from './simple-content.js';
+import { simpleDecode } from './simple-decoder.js';
 
 const SEED = { seed: 20261124 };
 

@@ -4,7 +4,8 @@ import { encodeMaskSet } from '../../codec/encode.js';
 import { CODEC_ERRORS, CodecError } from '../../codec/errors.js';
 import { nibblesToSymbols } from '../../codec/pattern.js';
 import { BASE, simpleContext } from '../codec/random-sets.js';
-import { simpleContentDigest, simpleDecode } from '../codec/simple-decoder.js';
+import { simpleContentDigest } from '../codec/simple-content.js';
+import { simpleDecode } from '../codec/simple-decoder.js';
 import { contextFor } from './mutate.js';
 import { Violation, type FuzzInput, type FuzzTarget } from './target.js';
 
