@@ -1,7 +1,7 @@
 /**
- * What anybody could store a mask with: general-purpose compressors over its raw forms. Each rival gets the raw form that it makes
- * smallest: one bit a weight (numpy's packbits, as masks are published), one symbol a byte, and, where there is a parent, both XORed
- * with the parent's.
+ * What anybody could store a mask with: general-purpose compressors over a raw form, one bit a weight (numpy's packbits, as masks are published)
+ * or one symbol a byte, whichever deflate makes smaller. Where there is a parent the form is XORed with the parent's, or, for zstd's own way
+ * with deltas, compressed beside the parent's.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -17,23 +17,57 @@ export interface RivalSizes {
   readonly brotli11: number;
   /** MaskLLM publishes its masks so: bits in an .npz, which is a zip. Never XORed. */
   readonly deflatedBits: number;
+  /** `zstd -19 --patch-from` the parent; undefined without a parent, or without the command. */
+  readonly zstdPatchFrom: number | undefined;
 }
 
 export function rivalSizes(set: MaskSet, parent?: MaskSet): RivalSizes {
-  const bits = packBits(set);
-  const forms = [bits, symbols(set)];
-  if (parent !== undefined) forms.push(xor(bits, packBits(parent)), xor(symbols(set), symbols(parent)));
-  const zstd = forms.map((form) => zstdBytes(form, 19)?.length);
+  const bits = rawForm(packBits, set, parent);
+  const symbols = rawForm(symbolBytes, set, parent);
+  const { whole, delta, before } = deflated(bits.delta).length <= deflated(symbols.delta).length ? bits : symbols;
   return {
-    zstd19: zstd[0] === undefined ? undefined : Math.min(...zstd.map(Number)),
-    brotli11: Math.min(...forms.map((form) => brotliBytes(form).length)),
-    deflatedBits: deflateRawSync(bits, { level: 9 }).length,
+    zstd19: zstdBytes(delta, 19)?.length,
+    brotli11: brotliBytes(delta).length,
+    deflatedBits: deflated(bits.whole).length,
+    zstdPatchFrom: before && zstdPatchBytes(whole, before, 19),
   };
+}
+
+interface RawForm {
+  readonly whole: Uint8Array;
+  /** The parent's. */
+  readonly before: Uint8Array | undefined;
+  /** Both XORed; without a parent the whole. */
+  readonly delta: Uint8Array;
+}
+
+function rawForm(of: (set: MaskSet) => Uint8Array, set: MaskSet, parent: MaskSet | undefined): RawForm {
+  const whole = of(set);
+  const before = parent && of(parent);
+  return { whole, before, delta: before === undefined ? whole : whole.map((byte, i) => byte ^ (before[i] ?? 0)) };
+}
+
+function deflated(bytes: Uint8Array): Uint8Array {
+  return deflateRawSync(bytes);
 }
 
 /** Compressed by the `zstd` command; undefined where there is none. */
 export function zstdBytes(bytes: Uint8Array, level: number): Uint8Array | undefined {
   return runZstd([`-${level}`, '--single-thread', '-c', '-q'], bytes);
+}
+
+/** Bytes that zstd needs for a file beside another one that its reader has. */
+function zstdPatchBytes(bytes: Uint8Array, from: Uint8Array, level: number): number | undefined {
+  const folder = mkdtempSync(join(tmpdir(), 'maskserve-zstd-'));
+  try {
+    const [reference, file] = [join(folder, 'parent'), join(folder, 'child')];
+    writeFileSync(reference, from);
+    writeFileSync(file, bytes);
+    return runZstd([`-${level}`, '--single-thread', '--long=27', `--patch-from=${reference}`, '-c', '-q', file])
+      ?.length;
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 }
 
 export interface ZstdSpeed {
@@ -67,8 +101,8 @@ function zstdSpeed(file: string, level: number, bytes: number): ZstdSpeed | unde
   return { level, encodeSeconds: bytes / encode / 1e6, decodeSeconds: bytes / decode / 1e6 };
 }
 
-function runZstd(args: string[], input: Uint8Array): Uint8Array | undefined {
-  const child = spawnSync('zstd', args, { input, maxBuffer: 2 ** 32 });
+function runZstd(args: string[], input?: Uint8Array): Uint8Array | undefined {
+  const child = spawnSync('zstd', args, { ...(input === undefined ? {} : { input }), maxBuffer: 2 ** 32 });
   if (child.error && 'code' in child.error && child.error.code === 'ENOENT') return undefined;
   if (child.error) throw child.error;
   if (child.status !== 0) throw new Error(`zstd ${args.join(' ')} failed: ${child.stderr.toString().trim()}`);
@@ -102,10 +136,6 @@ export function packBits(set: MaskSet): Uint8Array {
   return bits;
 }
 
-function symbols(set: MaskSet): Uint8Array {
+function symbolBytes(set: MaskSet): Uint8Array {
   return new Uint8Array(Buffer.concat(set.masks.map((mask) => mask.symbols)));
-}
-
-function xor(a: Uint8Array, b: Uint8Array): Uint8Array {
-  return a.map((byte, i) => byte ^ (b[i] ?? 0));
 }

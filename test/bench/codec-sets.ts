@@ -24,7 +24,12 @@ export interface MeasuredSet {
   readonly set: MaskSet;
   readonly parent?: MaskSet;
   readonly weights?: WeightsLookup;
+  /** Made from another row for the sake of a bar: no rivals, no other coders. */
+  readonly derived?: boolean;
 }
+
+/** Shares of changed groups for which issue 5 names the size of a patch. */
+export const NAMED_CHURNS = [0.0046, 0.0001] as const;
 
 const GENERAL = 'general';
 const CALIBRATION = { windows: 32, tokens: 256, seed: 1 };
@@ -63,15 +68,28 @@ export function* tinySets(): Generator<MeasuredSet> {
   }
 }
 
-/** (e): a patch of the general mask of a prepared base. */
+/**
+ * (c) the general mask of a prepared base, (e) patches of it; and from the patch that changes most, patches of the shares that the bars name: those
+ * of its changes that come first in a random order.
+ */
 export function* preparedSets(directory: string, patches: readonly string[]): Generator<MeasuredSet> {
   const model = loadModel(directory, {});
   try {
     const weights = weightsOf(model);
     const general = readSet(join(directory, 'masks', `${GENERAL}.mask`), weights);
+    yield { row: 'c', name: `${model.info.name}, ${GENERAL} (learned)`, set: general, weights };
+    let most = general;
     for (const patch of patches) {
       const child = readSet(patch, weights, general);
+      if (countChanges(child, general) > countChanges(most, general)) most = child;
       yield { row: 'e', name: `${model.info.name}, ${basename(patch, '.mask')}`, ...under(general, child), weights };
+    }
+    const groups = general.masks.reduce((sum, { symbols }) => sum + symbols.length, 0);
+    for (const churn of NAMED_CHURNS) {
+      const changes = Math.round(churn * groups);
+      if (changes > countChanges(most, general)) continue;
+      const name = `${model.info.name}, ${(100 * churn).toFixed(2)}% of the groups`;
+      yield { row: 'e', name, ...under(general, withFewerChanges(most, general, changes)), weights, derived: true };
     }
   } finally {
     model.dispose();
@@ -81,6 +99,35 @@ export function* preparedSets(directory: string, patches: readonly string[]): Ge
 /** The child coded against `parent`, whatever its file names. */
 function under(parent: MaskSet, child: MaskSet): { set: MaskSet; parent: MaskSet } {
   return { set: { ...child, parent: contentDigest(parent) }, parent };
+}
+
+function countChanges(child: MaskSet, parent: MaskSet): number {
+  const parentOf = new Map(parent.masks.map((mask) => [mask.name, mask.symbols]));
+  let changes = 0;
+  for (const { name, symbols } of child.masks) {
+    const from = parentOf.get(name);
+    symbols.forEach((symbol, i) => (changes += symbol === from?.[i] ? 0 : 1));
+  }
+  return changes;
+}
+
+/** The child with so many of its changes, chosen at random: each is kept with the chance that fills what is left to be kept. */
+function withFewerChanges(child: MaskSet, parent: MaskSet, kept: number): MaskSet {
+  const random = new Random(1);
+  const parentOf = new Map(parent.masks.map((mask) => [mask.name, mask.symbols]));
+  let [left, wanted] = [countChanges(child, parent), kept];
+  const masks = child.masks.map((mask) => {
+    const from = parentOf.get(mask.name) ?? mask.symbols;
+    const symbols = mask.symbols.map((symbol, i) => {
+      const before = from[i] ?? symbol;
+      if (symbol === before) return symbol;
+      const keep = random.uniform() * left-- < wanted;
+      if (keep) wanted--;
+      return keep ? symbol : before;
+    });
+    return { ...mask, symbols };
+  });
+  return { ...child, masks };
 }
 
 function readSet(path: string, weights: WeightsLookup, parent?: MaskSet): MaskSet {

@@ -25,13 +25,22 @@ export interface SetFigures {
   readonly chosen: Readonly<Record<string, number>>;
   /** Sections of the smallest file, bytes. */
   readonly sections: Readonly<Record<'header' | 'tensors' | 'models' | 'index' | 'payload', number>>;
-  /** Bytes of the whole file with one coder for all tensors; undefined: it does not apply. */
-  readonly coders: Readonly<Partial<Record<CoderName, number>>>;
-  readonly rivals: RivalSizes;
+  /** With one coder for all tensors; undefined: it does not apply. */
+  readonly coders: Readonly<Partial<Record<CoderName, CoderSize>>>;
+  /** Undefined for sets that only a bar asks for. */
+  readonly rivals: RivalSizes | undefined;
 }
 
+/** Bytes. */
+export interface CoderSize {
+  readonly file: number;
+  readonly payload: number;
+}
+
+const RANDOM_MATRICES = 7;
+
 export function measureSet(measured: MeasuredSet): SetFigures {
-  const { row, name, set, parent, weights } = measured;
+  const { row, name, set, parent, weights, derived } = measured;
   const context = { ...(parent === undefined ? {} : { parent }), ...(weights === undefined ? {} : { weights }) };
   const file = encodeMaskSet(set, { context });
   const { summary } = new ContainerReader(file, { context });
@@ -51,20 +60,35 @@ export function measureSet(measured: MeasuredSet): SetFigures {
     sections: sectionsOf(file, summary.payloadBytes),
     coders: Object.fromEntries(
       CODERS.flatMap(({ name: coder }) => {
-        const bytes = bytesWith(coder, measured, context);
-        return bytes === undefined ? [] : [[coder, bytes]];
+        const size = derived === true ? undefined : sizeWith(coder, measured, context);
+        return size === undefined ? [] : [[coder, size]];
       }),
     ),
-    rivals: rivalSizes(set, parent),
+    rivals: derived === true ? undefined : rivalsOf(measured, summary.parameters),
+  };
+}
+
+/** Random masks are alike everywhere: their rivals are measured on some matrices, and take as much for each of the others. */
+function rivalsOf({ row, set, parent }: MeasuredSet, parameters: number): RivalSizes {
+  if (row !== 'a') return rivalSizes(set, parent);
+  const masks = set.masks.slice(0, RANDOM_MATRICES);
+  const times = parameters / masks.reduce((sum, { rows, cols }) => sum + rows * cols, 0);
+  const { zstd19, brotli11, deflatedBits } = rivalSizes({ ...set, masks });
+  return {
+    zstd19: zstd19 && Math.round(times * zstd19),
+    brotli11: Math.round(times * brotli11),
+    deflatedBits: Math.round(times * deflatedBits),
+    zstdPatchFrom: undefined,
   };
 }
 
 /** Undefined where the coder needs what there is not, or can't code the set (`magnitude` of another mask, a patch of everything). */
-function bytesWith(coder: CoderName, { set }: MeasuredSet, context: EncodeOptions['context']): number | undefined {
+function sizeWith(coder: CoderName, { set }: MeasuredSet, context: EncodeOptions['context']): CoderSize | undefined {
   const { needsParent, needsWeights } = coderNamed(coder);
   if ((needsParent && !context?.parent) || (needsWeights && !context?.weights)) return undefined;
   try {
-    return encodeMaskSet(set, { coder, ...(context === undefined ? {} : { context }) }).length;
+    const file = encodeMaskSet(set, { coder, ...(context === undefined ? {} : { context }) });
+    return { file: file.length, payload: payloadOf(file) };
   } catch (error) {
     if (error instanceof CodecError) return undefined;
     throw error;
@@ -108,6 +132,10 @@ function referenceEntropyBytes({ set, parent, weights }: MeasuredSet): number | 
   return bits / 8;
 }
 
+function payloadOf(file: Uint8Array): number {
+  return new DataView(file.buffer, file.byteOffset).getUint32(40, true);
+}
+
 /** Lengths of FORMAT.md §3. */
 function sectionsOf(file: Uint8Array, payload: number): SetFigures['sections'] {
   const view = new DataView(file.buffer, file.byteOffset);
@@ -130,6 +158,7 @@ export function sizeTable(figures: readonly SetFigures[]): string {
     'zstd -19',
     'brotli 11',
     'bits.zip',
+    'zstd -19 --patch-from',
   ];
   const lines = figures.map((one) => {
     const bits = (bytes: number | undefined): string =>
@@ -142,10 +171,11 @@ export function sizeTable(figures: readonly SetFigures[]): string {
       one.bitsPerParameter.toFixed(4),
       one.payloadBitsPerParameter.toFixed(4),
       bits(one.referenceEntropyBytes),
-      ...coders.map((coder) => bits(one.coders[coder])),
-      bits(one.rivals.zstd19),
-      bits(one.rivals.brotli11),
-      bits(one.rivals.deflatedBits),
+      ...coders.map((coder) => bits(one.coders[coder]?.file)),
+      bits(one.rivals?.zstd19),
+      bits(one.rivals?.brotli11),
+      bits(one.rivals?.deflatedBits),
+      bits(one.rivals?.zstdPatchFrom),
     ];
   });
   const widths = head.map((title, i) => Math.max(title.length, ...lines.map((line) => line[i]?.length ?? 0)));

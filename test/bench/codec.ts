@@ -1,4 +1,5 @@
 /** `npm run bench -- codec`: what masks cost and how fast they are coded. Sizes are exact; speeds are of this run. */
+import { barTable, codecBars, type CodecBar } from './codec-bars.js';
 import { preparedSets, randomSet, tinySets, type MeasuredSet } from './codec-sets.js';
 import { measureSet, sizeTable, type SetFigures } from './codec-sizes.js';
 import { measureCodecSpeed, speedTable, type SpeedFigures } from './codec-speed.js';
@@ -16,6 +17,7 @@ export interface CodecBenchOptions {
 export interface CodecFigures {
   readonly sets: readonly SetFigures[];
   readonly speed: SpeedFigures;
+  readonly bars: readonly CodecBar[];
 }
 
 export function measureCodec(options: CodecBenchOptions): CodecFigures {
@@ -25,15 +27,15 @@ export function measureCodec(options: CodecBenchOptions): CodecFigures {
     options.onSet?.(set.name);
     sets.push(measureSet(set));
   }
-  return { sets, speed };
+  return { sets, speed, bars: codecBars(sets, speed) };
 }
 
-export function codecTable({ sets, speed }: CodecFigures): string {
-  return [sizeTable(sets), speedTable(speed)].join('\n');
+export function codecTable({ sets, speed, bars }: CodecFigures): string {
+  return [sizeTable(sets), speedTable(speed), barTable(bars)].join('\n');
 }
 
 function* allSets({ prepared, patches }: CodecBenchOptions): Generator<MeasuredSet> {
+  yield randomSet();
   yield* tinySets();
   if (prepared !== undefined) yield* preparedSets(prepared, patches);
-  yield randomSet();
 }

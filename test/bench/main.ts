@@ -8,20 +8,23 @@
  * `npm run bench -- train [--yardstick PYTHON --yardstick-script FILE] [--json FILE] [--runs N] [--threads N]`: training speed and peak memory on models/tiny, beside the
  * PyTorch yardstick's (`maskllm_torch.py`) in alternating runs when a Python with torch is named, there or in MASKSERVE_YARDSTICK and MASKSERVE_YARDSTICK_SCRIPT.
  *
- * `npm run bench -- codec [--prepared DIR --patch FILE…] [--json FILE] [--runs N] [--threads N]`: what masks cost in each coder beside zstd, brotli and the published
- * form, where the bytes go, and how fast they are coded; with a prepared base, patches of its general mask too.
+ * `npm run bench -- codec [--prepared DIR --patch FILE…] [--json FILE] [--plot FILE] [--markdown FILE] [--from FILE] [--runs N] [--threads N]`: what masks cost in each coder beside zstd, brotli and the
+ * published form, where the bytes go, how fast they are coded, and which bars that reaches; with a prepared base, its general mask and patches of it too. `--plot FILE`: the sizes as a picture, .png or .svg; `--markdown FILE`: as README's table; `--from FILE`: of an earlier run's JSON.
  *
  * `npm run bench -- peers [--smollm2 DIR] [--yardstick PYTHON] [--large] [--quick] [--model DIR]… [--json FILE] [--runs N] [--threads N]`: the same model in llama.cpp
  * (`npm ci --prefix test/bench/peers`), onnxruntime and PyTorch, side by side, and single layers; SmolLM2 from its folder there or in MASKSERVE_SMOLLM2; `--large`: the 1.1 B
  * shape instead; `--quick`: one round of the 162 M model.
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { checkPicture, writePicture } from '../../clients/cli/pictures/svg.js';
 import { TINY } from '../tiny.js';
-import { codecTable, measureCodec } from './codec.js';
-import { hardware, hardwareLine } from './hardware.js';
+import { sizePicture } from './codec-picture.js';
+import { sizeMarkdown } from './codec-markdown.js';
+import { codecTable, measureCodec, type CodecFigures } from './codec.js';
+import { hardware, hardwareLine, type Hardware } from './hardware.js';
 import { kernelTable, measureKernels } from './kernels.js';
 import { comparePeers } from './peers/peers.js';
 import { LLAMA_162M, writeRandomModel } from './random-model.js';
@@ -40,6 +43,9 @@ const { values, positionals } = parseArgs({
     'yardstick-script': { type: 'string' },
     prepared: { type: 'string' },
     patch: { type: 'string', multiple: true },
+    plot: { type: 'string' },
+    markdown: { type: 'string' },
+    from: { type: 'string' },
     smollm2: { type: 'string' },
     large: { type: 'boolean', default: false },
     quick: { type: 'boolean', default: false },
@@ -54,7 +60,7 @@ const PEER_RUNS = 5;
 
 const [what = 'serving', ...rest] = positionals;
 if (rest.length === 0 && what === 'train') benchTraining();
-else if (rest.length === 0 && what === 'codec') benchCodec();
+else if (rest.length === 0 && what === 'codec') await benchCodec();
 else if (rest.length === 0 && what === 'serving') await benchServing();
 else if (rest.length === 0 && what === 'kernels') benchKernels();
 else if (rest.length === 0 && what === 'peers') await benchPeers();
@@ -100,13 +106,22 @@ function benchTraining(): void {
   if (values.json) writeFileSync(values.json, `${JSON.stringify({ hardware: hardware(), training }, null, 2)}\n`);
 }
 
-function benchCodec(): void {
+async function benchCodec(): Promise<void> {
   const runs = Number(values.runs ?? CODEC_RUNS);
   if (!(Number.isInteger(runs) && runs > 0))
     return fail(`expected --runs to be a whole number from 1 but received ${values.runs}`);
   if ((values.prepared === undefined) !== (values.patch === undefined))
     return fail('expected --prepared DIR and --patch FILE together');
-  console.log(`hardware: ${hardwareLine(hardware())}`);
+  if (values.plot !== undefined) await checkPicture(values.plot, '--plot', ['png', 'svg']);
+  const { machine, codec } = values.from === undefined ? measuredCodec(runs) : earlierCodec(values.from);
+  console.log(`hardware: ${hardwareLine(machine)}`);
+  console.log(codecTable(codec));
+  if (values.json) writeFileSync(values.json, `${JSON.stringify({ hardware: machine, codec }, null, 2)}\n`);
+  if (values.markdown !== undefined) writeFileSync(values.markdown, sizeMarkdown(codec.sets));
+  if (values.plot !== undefined) await writePicture(values.plot, sizePicture(codec.sets));
+}
+
+function measuredCodec(runs: number): { machine: Hardware; codec: CodecFigures } {
   const codec = measureCodec({
     runs,
     threads: Number(values.threads),
@@ -114,8 +129,15 @@ function benchCodec(): void {
     ...(values.prepared === undefined ? {} : { prepared: values.prepared }),
     onSet: (name) => process.stderr.isTTY && process.stderr.write(`${name} …\n`),
   });
-  console.log(codecTable(codec));
-  if (values.json) writeFileSync(values.json, `${JSON.stringify({ hardware: hardware(), codec }, null, 2)}\n`);
+  return { machine: hardware(), codec };
+}
+
+function earlierCodec(file: string): { machine: Hardware; codec: CodecFigures } {
+  const { hardware: machine, codec } = JSON.parse(readFileSync(file, 'utf8')) as {
+    hardware: Hardware;
+    codec: CodecFigures;
+  };
+  return { machine, codec };
 }
 
 function benchKernels(): void {
