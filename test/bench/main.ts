@@ -11,9 +11,9 @@
  * `npm run bench -- codec [--prepared DIR --patch FILE…] [--json FILE] [--plot FILE] [--markdown FILE] [--from FILE] [--runs N] [--threads N]`: what masks cost in each coder beside zstd, brotli and the
  * published form, where the bytes go, how fast they are coded, and which bars that reaches; with a prepared base, its general mask and patches of it too. `--plot FILE`: the sizes as a picture, .png or .svg; `--markdown FILE`: as README's table; `--from FILE`: of an earlier run's JSON.
  *
- * `npm run bench -- peers [--smollm2 DIR] [--yardstick PYTHON] [--large] [--quick] [--model DIR]… [--json FILE] [--runs N] [--threads N]`: the same model in llama.cpp
+ * `npm run bench -- peers [--smollm2 DIR] [--yardstick PYTHON] [--large] [--quick] [--cpu-time] [--model DIR]… [--json FILE] [--runs N] [--threads N]`: the same model in llama.cpp
  * (`npm ci --prefix test/bench/peers`), onnxruntime and PyTorch, side by side, and single layers; SmolLM2 from its folder there or in MASKSERVE_SMOLLM2; `--large`: the 1.1 B
- * shape instead; `--quick`: one round of the 162 M model.
+ * shape instead; `--quick`: one round of the 162 M model; `--cpu-time`: one thread, by the CPU time of its process, where others use the machine.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -49,6 +49,7 @@ const { values, positionals } = parseArgs({
     smollm2: { type: 'string' },
     large: { type: 'boolean', default: false },
     quick: { type: 'boolean', default: false },
+    'cpu-time': { type: 'boolean', default: false },
   },
 });
 
@@ -160,12 +161,21 @@ async function benchPeers(): Promise<void> {
   const runs = Number(values.runs ?? PEER_RUNS);
   if (!(Number.isInteger(runs) && runs > 0))
     return fail(`expected --runs to be a whole number from 1 but received ${values.runs}`);
-  const { model: models, large, quick } = values;
+  const { model: models, large, quick, 'cpu-time': cpuTime } = values;
   const python = values.yardstick ?? process.env['MASKSERVE_YARDSTICK'];
   const smollm2 = values.smollm2 ?? process.env['MASKSERVE_SMOLLM2'];
   console.log(`hardware: ${hardwareLine(hardware())}`);
   try {
-    const peers = await comparePeers({ models, large, quick, runs, threads: Number(values.threads), python, smollm2 });
+    const peers = await comparePeers({
+      models,
+      large,
+      quick,
+      runs,
+      threads: Number(values.threads),
+      python,
+      smollm2,
+      cpuTime,
+    });
     if (values.json) writeFileSync(values.json, `${JSON.stringify({ hardware: hardware(), peers }, null, 2)}\n`);
   } catch (error) {
     fail((error as Error).message);

@@ -14,7 +14,7 @@ export interface Contender {
   readonly tolerance: number;
   /** Why it takes no part; its `settings` are then of no use. */
   readonly absent?: string;
-  readonly settings: Omit<EngineSettings, 'threads'>;
+  readonly settings: Omit<EngineSettings, 'threads' | 'clock'>;
 }
 
 export interface ContenderOptions {

@@ -4,18 +4,16 @@ import { join } from 'node:path';
 import { MODEL_FILE } from '../../../clients/cli/interchange/onnx/onnx-export.js';
 import type { Engine } from './engine.js';
 import type { EngineSettings } from './protocol.js';
+import { sessionOptions } from './session-options.js';
 
 type Past = Record<string, Tensor>;
 
 export async function openOnnxRuntime(settings: EngineSettings): Promise<Engine> {
   const { layers, kvHeads, headDim, vocab } = settings;
-  const session = await InferenceSession.create(join(settings.model as string, MODEL_FILE), {
-    executionProviders: ['cpu'],
-    graphOptimizationLevel: 'all',
-    executionMode: 'sequential',
-    intraOpNumThreads: settings.threads,
-    interOpNumThreads: 1,
-  });
+  const session = await InferenceSession.create(
+    join(settings.model as string, MODEL_FILE),
+    sessionOptions(settings.threads),
+  );
   const names = Array.from({ length: layers }, (_, layer) => [`${layer}.key`, `${layer}.value`]).flat();
   const empty = (sequences: number): Past => {
     const nothing = (): Tensor => new Tensor('float32', new Float32Array(0), [sequences, kvHeads, 0, headDim]);

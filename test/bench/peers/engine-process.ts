@@ -17,6 +17,10 @@ import type {
 
 const ENGINE_MAIN = fileURLToPath(new URL('engine-main.js', import.meta.url));
 
+/** A stopped process would not notice that nobody asks any more. */
+const running = new Set<ChildProcessWithoutNullStreams>();
+process.once('exit', () => running.forEach((child) => child.kill('SIGKILL')));
+
 export class EngineProcess {
   private constructor(
     private readonly child: ChildProcessWithoutNullStreams,
@@ -30,6 +34,8 @@ export class EngineProcess {
       settings.kind === 'torch' ? [python as string, '-B', TORCH_ENGINE] : [process.execPath, ENGINE_MAIN];
     const env = { ...process.env, OMP_NUM_THREADS: String(settings.threads) };
     const child = spawn(program[0] as string, [...program.slice(1), JSON.stringify(settings)], { env });
+    running.add(child);
+    child.once('exit', () => running.delete(child));
     let errors = '';
     child.stderr.setEncoding('utf8').on('data', (text: string) => (errors = (errors + text).slice(-4000)));
     child.on('error', (error) => (errors = error.message));

@@ -1,5 +1,6 @@
 /** An engine in its own process: answers the bench's requests (protocol.ts) from standard input, one after the other, and ends with it. */
 import { createInterface } from 'node:readline';
+import { milliseconds } from './clock.js';
 import {
   type EngineRequest,
   type EngineSettings,
@@ -62,17 +63,18 @@ function send(message: object): void {
 }
 
 async function pass(engine: Engine, settings: EngineSettings, request: Omit<PassRequest, 'op'>): Promise<PassAnswer> {
+  const { clock } = settings;
   const { sequences, depth, steps } = request;
   engine.reset();
   await engine.feed(tokens(settings, 1, 0, WARM_UP_TOKENS));
   engine.reset();
   const prompt = tokens(settings, sequences, 0, depth);
   const batches = Array.from({ length: steps }, (_, step) => tokens(settings, sequences, depth + step, 1));
-  const started = performance.now();
+  const started = milliseconds(clock);
   await engine.feed(prompt);
-  const read = performance.now();
+  const read = milliseconds(clock);
   for (const batch of batches) await engine.feed(batch);
-  return { prefillMs: read - started, decodeMs: performance.now() - read };
+  return { prefillMs: read - started, decodeMs: milliseconds(clock) - read };
 }
 
 async function logits(

@@ -1,9 +1,9 @@
 /** Single layers, one product after another through copies that no cache holds: maskserve dense and 2:4, and the peers that can be asked for one. */
 import { median } from '../forward.js';
-import { whyNoTorch } from './installed.js';
-import { DENSE, MASKED } from './contenders.js';
+import { whyNoOnnxRuntime, whyNoTorch } from './installed.js';
+import { DENSE, MASKED, ONNX } from './contenders.js';
 import { EngineProcess } from './engine-process.js';
-import type { EngineSettings } from './protocol.js';
+import type { Clock, EngineSettings } from './protocol.js';
 
 export const LAYER_SHAPES = [
   { rows: 4096, cols: 4096 },
@@ -27,8 +27,11 @@ export interface LayerFigures {
 }
 
 export interface LayerPeersOptions {
+  /** For the peers' files. */
+  readonly scratch: string;
   readonly threads: readonly number[];
   readonly runs: number;
+  readonly clock: Clock;
   readonly python: string | undefined;
   readonly onStage: (stage: string) => void;
 }
@@ -39,10 +42,13 @@ const NO_MODEL = { sequences: 0, positions: 0, vocab: 0, layers: 0, kvHeads: 0, 
 export async function measureLayers(options: LayerPeersOptions): Promise<LayerFigures[]> {
   const figures: LayerFigures[] = [];
   for (const threads of options.threads) {
-    const settings = { ...NO_MODEL, threads };
+    const settings = { ...NO_MODEL, threads, clock: options.clock, scratch: options.scratch };
     const all: { label: string; settings: EngineSettings }[] = [
       { label: DENSE, settings: { kind: 'maskserve', ...settings } },
       { label: MASKED, settings: { kind: 'maskserve', masked: true, ...settings } },
+      ...(whyNoOnnxRuntime() === undefined
+        ? [{ label: ONNX, settings: { kind: 'onnxruntime', ...settings } as const }]
+        : []),
       ...(whyNoTorch(options.python) === undefined
         ? [{ label: 'PyTorch bf16', settings: { kind: 'torch', ...settings } as const }]
         : []),

@@ -1,5 +1,6 @@
 /** One linear layer by maskserve's kernels, dense or 2:4. */
 import { native, type Handle } from '../../../kernels/index.js';
+import { milliseconds } from './clock.js';
 import type { Layers } from './engine.js';
 import { COMPUTE_BOUND_TOKENS, type EngineSettings, LAYER_BYTES, type LayerRequest } from './protocol.js';
 
@@ -10,7 +11,7 @@ interface Copies {
   readonly weights: readonly Handle[];
 }
 
-export function openLayers({ threads, masked = false }: EngineSettings): Layers {
+export function openLayers({ threads, clock, masked = false }: EngineSettings): Layers {
   native.setThreads(threads);
   let copies: Copies = { rows: 0, cols: 0, weights: [] };
   return {
@@ -32,9 +33,9 @@ export function openLayers({ threads, masked = false }: EngineSettings): Layers 
       };
       product(copies.weights[0] as Handle);
       const used = copies.weights.slice(0, tokens >= COMPUTE_BOUND_TOKENS ? 1 : copies.weights.length);
-      const started = performance.now();
+      const started = milliseconds(clock);
       used.forEach(product);
-      const ms = (performance.now() - started) / used.length;
+      const ms = (milliseconds(clock) - started) / used.length;
       native.free(x);
       native.free(y);
       return ms;

@@ -9,7 +9,7 @@ import { distance, sameGreedy } from './agreement.js';
 import { type Contender, contenders, type ContenderOptions, DENSE, exported, MASKED, ONNX } from './contenders.js';
 import { MASK_SEED } from './engine-maskserve.js';
 import { EngineProcess } from './engine-process.js';
-import type { PassAnswer } from './protocol.js';
+import type { Clock, PassAnswer } from './protocol.js';
 
 /** What a pass of so many sequences, so deep, tells: tokens a second of reading the prompt, of decoding, or both. */
 const PASSES = [
@@ -50,6 +50,7 @@ export interface ContenderFigures {
 export interface ModelFigures {
   readonly model: string;
   readonly threads: number;
+  readonly clock: Clock;
   readonly contenders: readonly ContenderFigures[];
   readonly absent: readonly { readonly label: string; readonly reason: string }[];
 }
@@ -60,6 +61,7 @@ export interface ModelPeersOptions {
   readonly scratch: string;
   readonly threads: readonly number[];
   readonly runs: number;
+  readonly clock: Clock;
   readonly python: string | undefined;
   readonly ggufs: ContenderOptions['ggufs'];
   readonly quantized: boolean;
@@ -105,7 +107,7 @@ export async function* measureModel(options: ModelPeersOptions): AsyncGenerator<
           maskedOver: each((what) => median(rounds.map((round) => over(round, what)))),
         };
       });
-      yield { model: name, threads, contenders: figures, absent };
+      yield { model: name, threads, clock: options.clock, contenders: figures, absent };
     } finally {
       await Promise.all(started.map(({ engine }) => engine.stop()));
     }
@@ -115,7 +117,7 @@ export async function* measureModel(options: ModelPeersOptions): AsyncGenerator<
 async function startAll(
   all: readonly Contender[],
   threads: number,
-  { name, python, onStage }: ModelPeersOptions,
+  { name, python, clock, onStage }: ModelPeersOptions,
 ): Promise<{ started: Started[]; absent: ModelFigures['absent'] }> {
   const started: Started[] = [];
   const absent: { label: string; reason: string }[] = [];
@@ -123,7 +125,7 @@ async function startAll(
     onStage(`${name}: starting ${contender.label}, ${threads} threads`);
     try {
       if (contender.absent !== undefined) throw new Error(contender.absent);
-      const { engine, name } = await EngineProcess.start({ ...contender.settings, threads }, python);
+      const { engine, name } = await EngineProcess.start({ ...contender.settings, threads, clock }, python);
       started.push({ contender, engine, name });
     } catch (error) {
       absent.push({ label: contender.label, reason: (error as Error).message });
@@ -147,7 +149,7 @@ async function referenceLogits(options: ModelPeersOptions, all: readonly Contend
   const onnx = all.find(({ label }) => label === ONNX) as Contender;
   const threads = Math.max(...options.threads);
   const once = async (settings: Contender['settings']): Promise<Float32Array[][]> => {
-    const { engine } = await EngineProcess.start({ ...settings, threads });
+    const { engine } = await EngineProcess.start({ ...settings, threads, clock: 'wall' });
     try {
       return await askLogits(engine);
     } finally {

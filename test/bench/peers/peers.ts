@@ -6,6 +6,7 @@ import { basename, join } from 'node:path';
 import { LLAMA_1100M, LLAMA_162M, writeRandomModel } from '../random-model.js';
 import { type LayerFigures, measureLayers } from './layer-peers.js';
 import { measureModel, type ModelFigures, type ModelPeersOptions } from './model-peers.js';
+import type { Clock } from './protocol.js';
 import { layerTable, modelTable } from './report.js';
 
 export interface PeersOptions {
@@ -20,6 +21,8 @@ export interface PeersOptions {
   readonly runs: number;
   /** 0: all cores. */
   readonly threads: number;
+  /** One thread by its CPU time: for a machine that others use. */
+  readonly cpuTime: boolean;
   readonly python: string | undefined;
 }
 
@@ -37,10 +40,16 @@ const SMOLLM2_SKIPPED =
 export async function comparePeers(options: PeersOptions): Promise<PeersFigures> {
   const scratch = mkdtempSync(join(tmpdir(), 'maskserve-peers-'));
   const most = options.threads === 0 ? availableParallelism() : options.threads;
-  const threads = options.quick ? [most] : [...new Set([1, most])];
+  const threads = options.cpuTime ? [1] : options.quick ? [most] : [...new Set([1, most])];
   const runs = options.quick ? 1 : options.runs;
-  const common = { threads, runs, python: options.python, onStage: showStage };
+  const clock: Clock = options.cpuTime ? 'cpu' : 'wall';
+  const common = { threads, runs, clock, python: options.python, onStage: showStage };
   const models: ModelFigures[] = [];
+  const interrupted = (): void => {
+    rmSync(scratch, { recursive: true, force: true });
+    process.exit(130);
+  };
+  process.once('SIGINT', interrupted).once('SIGTERM', interrupted);
   try {
     for (const subject of subjects(options, scratch)) {
       const own = join(scratch, `${subject.name}-files`);
@@ -50,10 +59,12 @@ export async function comparePeers(options: PeersOptions): Promise<PeersFigures>
       }
       rmSync(own, { recursive: true, force: true });
     }
-    const layers = options.quick || options.large ? [] : await measureLayers(common);
+    const layers =
+      options.quick || options.large ? [] : await measureLayers({ ...common, scratch: join(scratch, 'layers') });
     if (layers.length > 0) console.log(layerTable(layers));
     return { models, layers };
   } finally {
+    process.off('SIGINT', interrupted).off('SIGTERM', interrupted);
     rmSync(scratch, { recursive: true, force: true });
   }
 }

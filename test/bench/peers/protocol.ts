@@ -1,5 +1,6 @@
 /** What the bench and an engine's process say to each other: one JSON object a line, an answer to each request. */
 
+export type Clock = 'wall' | 'cpu';
 export type EngineKind = 'maskserve' | 'llama.cpp' | 'onnxruntime' | 'torch';
 
 /** Argument of an engine's process. */
@@ -12,6 +13,10 @@ export interface EngineSettings {
   readonly masked?: boolean;
   /** maskserve: activations stay fp32 between and in the products, for comparison. */
   readonly precise?: boolean;
+  /** `cpu`: the time that the process's threads were running, for one thread on a machine that others use. */
+  readonly clock: Clock;
+  /** onnxruntime's layers: a folder for their files. */
+  readonly scratch?: string;
   /** Sequences and positions of each to make room for. */
   readonly sequences: number;
   readonly positions: number;

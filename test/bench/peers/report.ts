@@ -7,11 +7,11 @@ import { MEASURES, type ModelFigures } from './model-peers.js';
 const BAR = 1.3;
 const BAR_OWN_DENSE = 1.4;
 
-export function modelTable({ model, threads, contenders, absent }: ModelFigures, hasBars: boolean): string {
+export function modelTable({ model, threads, clock, contenders, absent }: ModelFigures, hasBars: boolean): string {
   const row = (label: string, cells: readonly string[]): string =>
     `  ${label.padEnd(30)}${cells.map((cell) => cell.padStart(20)).join('')}`;
   return [
-    `\n${model}, ${threadsOf(threads)}: tokens/s`,
+    `\n${model}, ${threadsOf(threads)}: tokens/s${clock === 'cpu' ? ' of CPU time' : ''}`,
     row('', MEASURES),
     ...contenders.map(({ label, rates }) =>
       row(
