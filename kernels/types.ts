@@ -368,7 +368,7 @@ export interface NativeAddon extends NativeBackends, NativeCodec {
   scaleBy(x: Handle, factor: number, n: number): void;
   /**
    * AdamW (arXiv 1711.05101) over n f32 parameters, decoupled weight decay, bias-corrected at `step` (from 1), gradients multiplied by
-   * `gradientScale` first (clipping).
+   * `gradientScale` first (clipping). `firstMoments` may be NO_BUFFER where beta1 is 0.
    */
   adamw(
     parameters: Handle,

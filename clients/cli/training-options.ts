@@ -122,7 +122,7 @@ export function addMaskTrainingOptions(command: Command): Command {
     .addOption(
       new Option(
         '--method <method>',
-        'ste: straight-through top-n on a score for each weight (18 bytes a weight); gumbel: the paper, a logit for each pattern of a group, sampled (26 bytes a weight)',
+        'ste: straight-through top-n on a score for each weight (14 bytes a weight); gumbel: the paper, a logit for each pattern of a group, sampled (26 bytes a weight)',
       )
         .choices(METHODS)
         .default(DEFAULT_METHOD),

@@ -184,7 +184,8 @@ napi_value AdamW(Call& call) {
   const ms_adamw settings = ReadAdamW(call, 5);
   auto* parameters = call.Data<float>(0, "parameters", kWrite, bytes, "n·4");
   const auto* gradients = call.Data<const float>(1, "gradients", kRead, bytes, "n·4");
-  auto* first = call.Data<float>(2, "firstMoments", kWrite, bytes, "n·4");
+  const auto presence = settings.beta1 > 0 ? Presence::kRequired : kOptional;
+  auto* first = call.Data<float>(2, "firstMoments", kWrite, bytes, "n·4", alignof(float), presence);
   auto* second = call.Data<float>(3, "secondMoments", kWrite, bytes, "n·4");
   call.Apart("parameters", parameters, bytes, "gradients", gradients, bytes);
   call.Apart("parameters", parameters, bytes, "firstMoments", first, bytes);

@@ -54,29 +54,33 @@ MS_INLINE VF Gated(const AdamW& s, VF m, VF root, VF epsilon) {
 }
 
 // No fused multiply-adds: the same bits on every instruction set.
-template <bool kGated>
+// Without kFirst (β1 = 0) the first moment is the gradient itself and stands nowhere.
+template <bool kGated, bool kFirst>
 MS_INLINE void Update(const AdamW& s, float* parameters, const float* gradients, float* first, float* second,
                       int64_t n) {
   const VF g = Mul(LoadPart(gradients, n), s.gradient_scale);
-  const VF m = Add(Mul(LoadPart(first, n), s.keep_first), Mul(g, s.add_first));
+  const VF m = kFirst ? Add(Mul(LoadPart(first, n), s.keep_first), Mul(g, s.add_first)) : g;
   const VF v = Add(Mul(LoadPart(second, n), s.keep_second), Mul(Mul(g, g), s.add_second));
   const VF root = Mul(Sqrt(v), s.inverse_root);
   const VF step =
       kGated ? Mul(s.learning_rate, Gated(s, m, root, s.epsilon)) : Div(Mul(s.rate, m), Add(root, s.epsilon));
   const VF p = Sub(Mul(LoadPart(parameters, n), s.decay), step);
-  StorePart(first, m, n);
+  if (kFirst) StorePart(first, m, n);
   StorePart(second, v, n);
   StorePart(parameters, p, n);
 }
 
-template <bool kGated>
+template <bool kGated, bool kFirst>
 void StepAll(ms_context* ctx, float* parameters, const float* gradients, float* first, float* second, int64_t n,
              const ms_adamw& settings) {
   const AdamW s = Prepare(settings);
   auto body = [&](int64_t begin, int64_t end, int) {
     int64_t i = begin;
-    for (; i + W <= end; i += W) Update<kGated>(s, parameters + i, gradients + i, first + i, second + i, W);
-    if (i < end) Update<kGated>(s, parameters + i, gradients + i, first + i, second + i, end - i);
+    const auto update = [&](int64_t count) {
+      Update<kGated, kFirst>(s, parameters + i, gradients + i, kFirst ? first + i : NULL, second + i, count);
+    };
+    for (; i + W <= end; i += W) update(W);
+    if (i < end) update(end - i);
   };
   ParallelRanges(ctx, n, kGrain, body);
 }
@@ -88,7 +92,9 @@ namespace ISA {
 ms_status AdamWStep(ms_context* ctx, float* parameters, const float* gradients, float* first, float* second, int64_t n,
                     ms_adamw settings) {
   const bool gated = settings.threshold > 0 || settings.curvature > 0;
-  (gated ? StepAll<true> : StepAll<false>)(ctx, parameters, gradients, first, second, n, settings);
+  const auto step = first == NULL ? (gated ? StepAll<true, false> : StepAll<false, false>)
+                                  : (gated ? StepAll<true, true> : StepAll<false, true>);
+  step(ctx, parameters, gradients, first, second, n, settings);
   return MS_OK;
 }
 

@@ -4,7 +4,7 @@
  */
 import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { native, type Handle } from '../../kernels/index.js';
+import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
 import { writeSafetensors, type TensorToWrite } from '../engine/safetensors-writer.js';
 import { CheckpointFile } from './checkpoint-file.js';
 import type { CodesByName } from './nibbles.js';
@@ -189,11 +189,12 @@ export class SavedRun {
 }
 
 function buffersOf({ values, firstMoments, secondMoments }: Parameter): [string, Handle][] {
-  return [
+  const all: [string, Handle][] = [
     ['values', values],
     ['first', firstMoments],
     ['second', secondMoments],
   ];
+  return all.filter(([, handle]) => handle !== NO_BUFFER);
 }
 
 function parameterTensors(parameter: Parameter): TensorToWrite[] {

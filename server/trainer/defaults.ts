@@ -11,7 +11,7 @@ const STE_TRAVEL = 10.7;
 const STE_TRANSFER_TRAVEL = 3.5;
 
 /** Largest peak rate that a travel leads to, as a share of the margin: few steps go less far, not too fast. A score whose gradient is steady flips after one over this many steps at the soonest. */
-export const LARGEST_STEP = 0.08;
+export const LARGEST_STEP = 0.07;
 
 const GENERAL_STEPS = 300;
 const TRANSFER_STEPS = 150;

@@ -31,6 +31,8 @@ export interface GumbelSettings {
   readonly churn?: ChurnSettings;
   /** Element type of the soft-masked weights. */
   readonly type: DType;
+  /** Whether the optimizer's β1 is above 0. */
+  readonly momentum: boolean;
   /** Replaces the generator's noise, (groups, P) f32: for comparison with another implementation. */
   readonly noise?: (matrix: DenseMatrix, step: number) => Handle;
   /** Replaces the random initial logits, (groups, P). */
@@ -74,7 +76,12 @@ export class Gumbel implements Learner {
     const priced: PricedMatrix[] = [];
     this.parameters = this.matrices.map((matrix, index) => {
       const { name, rows, cols } = matrix;
-      const parameter = allocateParameter(this.buffers, name, ((rows * cols) / pattern.m) * pattern.count);
+      const parameter = allocateParameter(
+        this.buffers,
+        name,
+        ((rows * cols) / pattern.m) * pattern.count,
+        settings.momentum,
+      );
       const codes = prior?.(matrix);
       const { logits, target } = initialLogits(parameter.count, random, pattern, settings, codes);
       native.write(parameter.values, 0, settings.logits?.(matrix) ?? logits);

@@ -33,7 +33,7 @@ export class KeptWeights implements Learner {
     this.matrices = matricesOf(weights);
     this.parameters = this.matrices.map((matrix) => {
       const { name, rows, cols } = matrix;
-      const parameter = allocateParameter(this.buffers, name, rows * cols);
+      const parameter = allocateParameter(this.buffers, name, rows * cols, true);
       start(matrix, parameter.values);
       const nibbles = mask(matrix);
       const meta = this.buffers.alloc(nibbles.length);

@@ -41,8 +41,8 @@ export class Lora implements WeightLearner {
     this.merge = new LoraMerge(this.buffers, this.matrices, rank);
     const random = new Random(seed);
     this.parameters = this.matrices.flatMap(({ name, rows, cols }) => {
-      const a = allocateParameter(this.buffers, `${name}.lora_A`, rank * cols);
-      const b = allocateParameter(this.buffers, `${name}.lora_B`, rows * rank);
+      const a = allocateParameter(this.buffers, `${name}.lora_A`, rank * cols, true);
+      const b = allocateParameter(this.buffers, `${name}.lora_B`, rows * rank, true);
       const start = Float32Array.from({ length: rank * cols }, () => normal(random) / Math.sqrt(cols));
       native.write(a.values, 0, start);
       this.states.set(name, { a, b, effective: this.buffers.alloc(rows * cols * 2) });

@@ -1,5 +1,5 @@
 /** AdamW over many parameter tensors with clipping by their joint norm, and the schedules of the learning rate. */
-import { native, type Handle } from '../../kernels/index.js';
+import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
 import type { Buffers } from './activations.js';
 
 export interface AdamWSettings {
@@ -25,17 +25,24 @@ export interface Parameter {
   readonly name: string;
   readonly values: Handle;
   readonly gradients: Handle;
+  /** NO_BUFFER where β1 is 0: the first moment is the gradient itself. */
   readonly firstMoments: Handle;
   readonly secondMoments: Handle;
   readonly count: number;
 }
 
-export function allocateParameter(buffers: Buffers, name: string, count: number): Parameter {
+/** Bytes a parameter: value, gradient, and its moments. */
+export function parameterBytes(beta1: number): number {
+  return beta1 > 0 ? 16 : 12;
+}
+
+/** `momentum`: whether β1 is above 0. */
+export function allocateParameter(buffers: Buffers, name: string, count: number, momentum: boolean): Parameter {
   return {
     name,
     values: buffers.f32(count),
     gradients: buffers.f32(count),
-    firstMoments: buffers.f32(count),
+    firstMoments: momentum ? buffers.f32(count) : NO_BUFFER,
     secondMoments: buffers.f32(count),
     count,
   };

@@ -8,7 +8,7 @@ import { LARGEST_STEP } from './defaults.js';
 import { maskedParameters } from './kept-dense.js';
 import type { Learner } from './learner.js';
 import { isTwoOfFour, patternNamed, patternOf, type MaskedModel } from './n-of-m.js';
-import { scheduleShare, scheduleSum, type AdamWSettings, type Schedule } from './optimizer.js';
+import { parameterBytes, scheduleShare, scheduleSum, type AdamWSettings, type Schedule } from './optimizer.js';
 import type { CodesByName } from './nibbles.js';
 import { STRAIGHT_THROUGH_BYTES_PER_WEIGHT, StraightThrough } from './straight-through.js';
 import { STRAIGHT_THROUGH_DENSE_BYTES_PER_WEIGHT, StraightThroughDense } from './straight-through-dense.js';
@@ -16,9 +16,6 @@ import type { MaskTrainingSettings } from './types.js';
 
 const F32 = 4;
 const BF16 = 2;
-
-/** A parameter with its gradient and two moments. */
-const ADAM_BYTES = 16;
 
 /** `start`: the mask to start from; undefined (gumbel alone): random logits. */
 export function createLearner(
@@ -30,19 +27,31 @@ export function createLearner(
   const { method, margin, sigma, priorStrength, scale, temperature, regularisation, seed } = settings;
   const prior = start && ((matrix: { readonly name: string }) => start.get(matrix.name) as Uint8Array);
   const churn = churnOf(settings);
+  const momentum = settings.beta1 > 0;
   if (method === 'gumbel') {
     if (churn && (!prior || priorStrength === 0)) {
       throw new Error(
         'expected a prior, and a --prior-strength above 0, beside --rate or --max-bits: logits are pulled to its pattern',
       );
     }
-    const options = { sigma, priorStrength, scale, temperature, regularisation, seed, pattern, type: 'bf16' } as const;
+    const options = {
+      sigma,
+      priorStrength,
+      scale,
+      temperature,
+      regularisation,
+      seed,
+      pattern,
+      momentum,
+      type: 'bf16',
+    } as const;
     return new Gumbel(masked.weights, prior, { ...options, ...(churn ? { churn } : {}) });
   }
   if (!prior)
     throw new Error('expected a prior for --method ste: it has no random start (--prior none needs --method gumbel)');
-  if (isTwoOfFour(pattern)) return new StraightThrough(masked.weights, prior, () => margin, churn);
-  return new StraightThroughDense(masked.weights, pattern, prior, margin, churn);
+  const options = { momentum, ...(churn ? { churn } : {}) };
+  if (isTwoOfFour(pattern)) return new StraightThrough(masked.weights, prior, margin, options);
+  return new StraightThroughDense(masked.weights, pattern, prior, margin, options);
 }
 
 /** Undefined when changes cost nothing. */
@@ -106,11 +115,12 @@ export function checkMemory(masked: Model, shape: RunShape, bytesPerWeight: numb
 }
 
 /** Bytes a weight under the mask. Gumbel: a logit for each pattern of a group, soft-masked copy. */
-export function learnerBytesPerWeight({ method, rate, maxBits, pattern }: MaskTrainingSettings): number {
+export function learnerBytesPerWeight({ method, rate, maxBits, pattern, beta1 }: MaskTrainingSettings): number {
   const table = patternNamed(pattern);
   const priced = rate > 0 || maxBits !== undefined ? CHURN_BYTES_PER_SCORE : 0;
-  if (method === 'gumbel') return ((ADAM_BYTES + priced) * table.count) / table.m + BF16;
-  return priced + (isTwoOfFour(table) ? STRAIGHT_THROUGH_BYTES_PER_WEIGHT : STRAIGHT_THROUGH_DENSE_BYTES_PER_WEIGHT);
+  const parameter = parameterBytes(beta1) + priced;
+  if (method === 'gumbel') return (parameter * table.count) / table.m + BF16;
+  return parameter + (isTwoOfFour(table) ? STRAIGHT_THROUGH_BYTES_PER_WEIGHT : STRAIGHT_THROUGH_DENSE_BYTES_PER_WEIGHT);
 }
 
 /** Whether activations of all layers exceed the budget, so that the backward pass recomputes them. */

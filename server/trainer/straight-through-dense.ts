@@ -3,19 +3,20 @@ import { native, type Handle } from '../../kernels/index.js';
 import type { PatternTable } from '../../codec/pattern.js';
 import { matricesOf, type DenseMatrix, type ModelWeights } from '../engine/weights.js';
 import { Buffers } from './activations.js';
-import { ChurnPenalty, type ChurnSettings } from './churn-penalty.js';
+import { ChurnPenalty } from './churn-penalty.js';
 import type { EffectiveWeight } from './layer-pass.js';
 import type { Learner } from './learner.js';
 import { bestPatterns, codesOf, maskDense, symbolsOf } from './n-of-m.js';
 import { allocateParameter, type Parameter } from './optimizer.js';
+import type { StraightThroughOptions } from './straight-through.js';
 
 interface State {
   readonly parameter: Parameter; // (groups, m)
   readonly masked: Handle; // (rows, cols) bf16
 }
 
-/** Bytes a weight: score, gradient, two moments, masked copy. */
-export const STRAIGHT_THROUGH_DENSE_BYTES_PER_WEIGHT = 16 + 2;
+/** Bytes a weight beside its score: masked copy. */
+export const STRAIGHT_THROUGH_DENSE_BYTES_PER_WEIGHT = 2;
 
 export class StraightThroughDense implements Learner {
   readonly parameters: readonly Parameter[];
@@ -24,18 +25,18 @@ export class StraightThroughDense implements Learner {
   private readonly matrices: readonly DenseMatrix[];
   private readonly penalty: ChurnPenalty | undefined;
 
-  /** `prior`: canonical codes of the mask to start from. `margin`: half the distance between kept and pruned scores. `churn`: what leaving the prior costs. */
+  /** `prior`: canonical codes of the mask to start from. `margin`: half the distance between kept and pruned scores. */
   constructor(
     weights: ModelWeights,
     private readonly pattern: PatternTable,
     prior: (matrix: DenseMatrix) => Uint8Array,
     margin: number,
-    churn?: ChurnSettings,
+    { momentum, churn }: StraightThroughOptions,
   ) {
     this.matrices = matricesOf(weights);
     this.parameters = this.matrices.map((matrix) => {
       const { name, rows, cols } = matrix;
-      const parameter = allocateParameter(this.buffers, name, rows * cols);
+      const parameter = allocateParameter(this.buffers, name, rows * cols, momentum);
       native.write(parameter.values, 0, priorScores(pattern, symbolsOf(pattern, prior(matrix)), margin));
       this.states.set(name, { parameter, masked: this.buffers.alloc(rows * cols * 2) });
       return parameter;

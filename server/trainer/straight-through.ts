@@ -16,8 +16,15 @@ interface State {
   readonly masked: Handle; // (rows, cols) bf16
 }
 
-/** Bytes a weight: score, gradient, two moments, masked copy, nibble. */
-export const STRAIGHT_THROUGH_BYTES_PER_WEIGHT = 16 + 2 + 1 / 8;
+/** Bytes a weight beside its score: masked copy, nibble. */
+export const STRAIGHT_THROUGH_BYTES_PER_WEIGHT = 2 + 1 / 8;
+
+export interface StraightThroughOptions {
+  /** Whether the optimizer's β1 is above 0. */
+  readonly momentum: boolean;
+  /** What leaving the prior costs. */
+  readonly churn?: ChurnSettings;
+}
 
 export class StraightThrough implements Learner {
   readonly parameters: readonly Parameter[];
@@ -26,19 +33,19 @@ export class StraightThrough implements Learner {
   private readonly matrices: readonly DenseMatrix[];
   private readonly penalty: ChurnPenalty | undefined;
 
-  /** `prior`: nibbles of the mask to start from. `margin`: half the distance between kept and pruned scores, by matrix. `churn`: what leaving the prior costs. */
+  /** `prior`: nibbles of the mask to start from. `margin`: half the distance between kept and pruned scores. */
   constructor(
     weights: ModelWeights,
     prior: (matrix: DenseMatrix) => Uint8Array,
-    margin: (matrix: DenseMatrix) => number | Float32Array,
-    churn?: ChurnSettings,
+    margin: number,
+    { momentum, churn }: StraightThroughOptions,
   ) {
     this.matrices = matricesOf(weights);
     this.parameters = this.matrices.map((matrix) => {
       const { name, rows, cols } = matrix;
-      const parameter = allocateParameter(this.buffers, name, rows * cols);
+      const parameter = allocateParameter(this.buffers, name, rows * cols, momentum);
       const nibbles = prior(matrix);
-      native.write(parameter.values, 0, priorScores(nibbles, margin(matrix)));
+      native.write(parameter.values, 0, priorScores(nibbles, margin));
       const meta = this.buffers.alloc(nibbles.length);
       native.write(meta, 0, nibbles);
       this.states.set(name, { parameter, meta, masked: this.buffers.alloc(rows * cols * 2) });
@@ -96,15 +103,13 @@ export class StraightThrough implements Learner {
   }
 }
 
-/** +margin where kept, −margin where pruned; a Float32Array gives each group (rows · cols / 4) its own margin. */
-function priorScores(nibbles: Uint8Array, margin: number | Float32Array): Float32Array {
-  const scores = new Float32Array(nibbles.length * 8);
+/** +margin where kept, −margin where pruned. */
+function priorScores(nibbles: Uint8Array, margin: number): Float32Array {
+  const scores = new Float32Array(nibbles.length * 8).fill(-margin);
   for (let group = 0; group < nibbles.length * 2; group++) {
     const nibble = ((nibbles[group >> 1] as number) >> ((group & 1) * 4)) & 15;
-    const size = typeof margin === 'number' ? margin : (margin[group] as number);
-    for (let position = 0; position < 4; position++) scores[group * 4 + position] = -size;
-    scores[group * 4 + (nibble & 3)] = size;
-    scores[group * 4 + (nibble >> 2)] = size;
+    scores[group * 4 + (nibble & 3)] = margin;
+    scores[group * 4 + (nibble >> 2)] = margin;
   }
   return scores;
 }

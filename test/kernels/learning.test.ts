@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { native, type NativeAddon } from '../../kernels/index.js';
+import { native, NO_BUFFER, type NativeAddon } from '../../kernels/index.js';
 import { onEveryIsa } from './every-isa.js';
 import { assertSameBits, floats, fromBf16, metadata, random, relativeError, toBf16, weights } from './numbers.js';
 import * as reference from './reference.js';
@@ -134,6 +134,23 @@ onEveryIsa(import.meta.url, () => {
       });
     });
   }
+
+  test('without momentum no first moment is needed, and it changes nothing', () => {
+    const n = 1003;
+    const next = random(9);
+    const [parameters, gradients] = [Float32Array.from({ length: n }, next), Float32Array.from({ length: n }, next)];
+    const after = (withMoment: boolean, given: Partial<AdamW>): Float32Array =>
+      scoped((scope) => {
+        const [p, v] = [scope.put(parameters), scope.room(n * 4)];
+        const m = withMoment ? scope.room(n * 4) : NO_BUFFER;
+        for (let s = 1; s <= 2; s++) {
+          native.adamw(p, scope.put(gradients), m, v, n, { ...SETTINGS, beta1: 0, step: s, ...given });
+        }
+        return scope.floats(p, n);
+      });
+    for (const gate of [{}, { curvature: 0.1 }]) assert.deepEqual(after(false, gate), after(true, gate));
+    assert.throws(() => after(false, { beta1: 0.9 }), /adamw: expected firstMoments to name a live buffer/);
+  });
 
   test('what is below the threshold does not move, nor what is as large as its curvature', () => {
     const gate = { weightDecay: 0, gradientScale: 1, beta1: 0, beta2: 0, epsilon: 1e-12 };

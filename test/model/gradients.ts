@@ -33,6 +33,7 @@ const targets = dump.integers('targets');
 const noise = new Map<string, Handle>();
 const learner = new Gumbel(model.weights, undefined, {
   sigma: 0.01,
+  momentum: true,
   priorStrength: 3,
   scale: [100, 500],
   temperature: [4, 0.05],

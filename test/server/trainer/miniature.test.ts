@@ -134,7 +134,7 @@ onEveryIsa(import.meta.url, () => {
       for (const precision of ['f32', 'bf16'] as const) {
         it(`have the yardstick’s losses and final mask in ${precision}`, (t) => {
           const { settings, ...theirs } = expected.ste[loss];
-          const learner = new StraightThrough(model.weights, prior, () => settings.margin);
+          const learner = new StraightThrough(model.weights, prior, settings.margin, { momentum: true });
           const outcome = learn(model, precision, learner, 'ste', settings.kl, settings.lr);
           const losses = outcome.reports.map((report) => report.loss);
           const difference = largestDifference(losses, theirs.loss);
@@ -215,6 +215,7 @@ function gumbel(model: Model, type: Precision, buffers: Buffers): Gumbel {
   const handles = new Map<string, Handle>();
   return new Gumbel(model.weights, undefined, {
     sigma,
+    momentum: true,
     priorStrength,
     scale,
     temperature,

@@ -119,7 +119,7 @@ for (const pattern of OTHERS) {
       assert.equal(`${set.n}:${set.m}`, pattern);
       assert.equal(contentDigest(decodeMaskSet(encodeMaskSet(set))), contentDigest(set));
       const { count, m } = patternTable(set.n, set.m);
-      assert.equal(started.memory.bytesPerWeight, method === 'gumbel' ? (16 * count) / m + 2 : 18);
+      assert.equal(started.memory.bytesPerWeight, method === 'gumbel' ? (16 * count) / m + 2 : 14);
       const more = request({ ...wanted, steps: 1, learningRate: 1e-9 }, { from: 'it' });
       const next = await run(model, more, { parent: set });
       assert.equal(next.set.parent, contentDigest(set));

@@ -44,7 +44,7 @@ test('a bound on bits per parameter holds at every look, is used, and still lets
   assert.ok((steps.at(-1)?.bitsPerParameter as number) > maxBits / 2);
   const [row] = finished.heldOut;
   assert.ok(row && row.mask < row.prior, JSON.stringify(row));
-  assert.ok(Math.abs(started.memory.bytesPerWeight - 20.125) < 0.2, 'the start is kept beside the scores');
+  assert.ok(Math.abs(started.memory.bytesPerWeight - 16.125) < 0.2, 'the start is kept beside the scores');
 });
 
 test('a bound of 0 keeps the start', async () => {

@@ -41,7 +41,7 @@ test('ten steps from the magnitude mask learn a repetitive text, and the mask sa
   assert.equal(set.base, model.info.base);
   assert.equal(contentDigest(decodeMaskSet(encodeMaskSet(set))), contentDigest(set));
   const { memory } = started;
-  assert.ok(Math.abs(memory.bytesPerWeight - 18.125) < 1e-9);
+  assert.ok(Math.abs(memory.bytesPerWeight - 14.125) < 1e-9);
   assert.equal(memory.learnerBytes, memory.bytesPerWeight * 4_423_680);
   assert.ok(memory.activationBytes > 0 && !memory.recomputes);
 });
