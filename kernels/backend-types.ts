@@ -83,6 +83,8 @@ export interface NativeBackends {
   setPrecision(precision: 'bf16' | 'f32'): void;
   /** Zeroed, 64-byte aligned, in host memory whatever ops run on. Throws RangeError when memory can't be had. */
   allocHost(bytes: number): Handle;
+  /** Bytes of a compacted (N, K) matrix here: 9/16 of the dense ones, and what else this backend keeps with it. */
+  packedBytes(n: number, k: number): number;
   /** buffer ← from: both in host memory, both in the same GPU's, or one in each. Throws on a read-only mapping, and where they overlap. */
   copy(buffer: Handle, byteOffset: number, from: Handle, fromOffset: number, bytes: number): void;
 }

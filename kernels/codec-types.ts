@@ -55,7 +55,7 @@ export interface CodedChunks {
 export interface NativeCodec {
   /**
    * Decodes chunks of `chunkSteps` steps each, from `firstStep` on, of the sequence of all steps of `tensors` (coders 2–7, in the order of the
-   * table: §8.2; those that the chunks hold something of are enough). What of a tensor's mask lies in chunks with other statuses than CHUNK_OK must not be used.
+   * table: §8.2; those that the chunks hold something of are enough). Where masks, weights and parents are buffers of a GPU, it decodes there. What of a tensor's mask lies in chunks with other statuses than CHUNK_OK must not be used.
    */
   decodeMasks(tensors: readonly CodedTensor[], chunkSteps: number, firstStep: number, chunks: CodedChunks): void;
   /**

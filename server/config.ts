@@ -18,6 +18,9 @@ export interface Config {
   /** Beside cacheBytes. */
   readonly warmBytes: number;
   readonly kvBytes: number;
+  /** The two of these that were asked for: on a GPU their defaults are shares of what the weights leave free there. */
+  readonly given: { readonly cacheBytes: number | undefined; readonly kvBytes: number | undefined };
+  readonly backend: BackendChoice;
   /** 0: all cores. */
   readonly threads: number;
   readonly maxContext: number | undefined;
@@ -39,6 +42,9 @@ export interface Config {
   readonly logLevel: LogLevel;
 }
 
+/** `auto`: the GPU where there is one that works. */
+export type BackendChoice = (typeof BACKENDS)[number];
+
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
 /** What the command line asks for. */
@@ -55,6 +61,7 @@ interface Option<T> {
   readonly byDefault: string;
 }
 
+const BACKENDS = ['auto', 'cpu', 'cuda'] as const;
 const LOG_LEVELS = ['silent', 'fatal', 'error', 'warn', 'info', 'debug', 'trace'] as const;
 const KIB = 1024;
 const PACKAGE_ROOT = fileURLToPath(new URL('../../', import.meta.url));
@@ -83,7 +90,7 @@ const OPTIONS = {
     value: 'BYTES',
     parse: byteCount,
     byDefault: 'a quarter of memory',
-    help: 'memory for resident tasks, e.g. 512M, 2G',
+    help: 'memory for resident tasks, e.g. 512M, 2G; of the GPU, where the model runs on one',
   },
   'warm-bytes': {
     value: 'BYTES',
@@ -96,6 +103,12 @@ const OPTIONS = {
     parse: byteCount,
     byDefault: 'an eighth of memory',
     help: 'memory for key-value caches of running sequences',
+  },
+  backend: {
+    value: 'NAME',
+    parse: oneOf(BACKENDS),
+    byDefault: 'auto: cuda where it works',
+    help: `where the model runs: ${BACKENDS.join(', ')}; "maskctl doctor" says what was found`,
   },
   threads: { value: 'N', parse: integer(0, 1024), byDefault: '0', help: 'threads of the kernels; 0: all cores' },
   'max-context': {
@@ -162,7 +175,7 @@ const OPTIONS = {
     byDefault: '30',
     help: 'how long running requests may go on after SIGTERM',
   },
-  'log-level': { value: 'LEVEL', parse: logLevel, byDefault: 'info', help: `one of ${LOG_LEVELS.join(', ')}` },
+  'log-level': { value: 'LEVEL', parse: oneOf(LOG_LEVELS), byDefault: 'info', help: `one of ${LOG_LEVELS.join(', ')}` },
 } as const satisfies Record<string, Option<unknown>>;
 
 type OptionName = keyof typeof OPTIONS;
@@ -178,7 +191,8 @@ export function parseConfig(argv: readonly string[], env: Readonly<Record<string
   };
   const model = given('model') ?? join(PACKAGE_ROOT, 'models', 'tiny');
   const memory = availableMemory();
-  const cacheBytes = given('cache-bytes') ?? Math.floor(memory * CACHE_SHARE);
+  const asked = { cacheBytes: given('cache-bytes'), kvBytes: given('kv-bytes') };
+  const cacheBytes = asked.cacheBytes ?? Math.floor(memory * CACHE_SHARE);
   const config: Config = Object.freeze({
     model,
     host: given('host') ?? '127.0.0.1',
@@ -186,7 +200,9 @@ export function parseConfig(argv: readonly string[], env: Readonly<Record<string
     store: given('store') ?? resolve('.maskserve', basename(model)),
     cacheBytes,
     warmBytes: given('warm-bytes') ?? Math.floor(cacheBytes * WARM_SHARE),
-    kvBytes: given('kv-bytes') ?? Math.floor(memory * KV_SHARE),
+    kvBytes: asked.kvBytes ?? Math.floor(memory * KV_SHARE),
+    given: Object.freeze(asked),
+    backend: given('backend') ?? 'auto',
     threads: given('threads') ?? 0,
     maxContext: given('max-context'),
     maxRunning: given('max-running') ?? 16,
@@ -349,8 +365,10 @@ function origin(value: string, name: string): string {
   throw new ConfigError(`expected an origin such as https://app.example for ${name} but received "${value}"`);
 }
 
-function logLevel(value: string, name: string): LogLevel {
-  const level = LOG_LEVELS.find((known) => known === value);
-  if (level) return level;
-  throw new ConfigError(`expected one of ${LOG_LEVELS.join(', ')} for ${name} but received "${value}"`);
+function oneOf<T extends string>(known: readonly T[]): (value: string, name: string) => T {
+  return (value, name) => {
+    const found = known.find((candidate) => candidate === value);
+    if (found) return found;
+    throw new ConfigError(`expected one of ${known.join(', ')} for ${name} but received "${value}"`);
+  };
 }

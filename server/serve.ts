@@ -1,9 +1,11 @@
 /** A whole server from its configuration: engine → registry → residency → training jobs → app → listener, and the way back. */
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import { native } from '../kernels/index.js';
+import { native, type BackendName } from '../kernels/index.js';
 import { createApp } from './app.js';
 import type { Config } from './config.js';
+import { chooseBackend } from './engine/backend.js';
+import { taskBudget } from './engine/device-budget.js';
 import { startEngine } from './engine/engine-client.js';
 import type { Engine, ModelInfo } from './engine/types.js';
 import { ServerError } from './errors.js';
@@ -55,10 +57,13 @@ async function open(
   limits: Limits,
 ): Promise<RunningServer> {
   const keys = config.keysFile === undefined ? undefined : loadKeys(config.keysFile);
+  const backend = chooseBackend(config.backend);
+  if (backend.remark !== undefined) log.info(`running on the CPU: ${backend.remark}`);
   const engine = await startEngine({
+    backend: backend.name,
     modelDirectory: config.model,
     threads: config.threads,
-    kvBytes: config.kvBytes,
+    ...kvBudget(config, backend.name),
     maxRunning: config.maxRunning,
     maxQueue: config.maxQueue,
     ...(config.maxContext === undefined ? {} : { maxContext: config.maxContext }),
@@ -72,8 +77,10 @@ async function open(
     log: { info: (line) => log.info(line), warn: (line) => log.warn(line) },
   });
   opened.push(() => registry.close());
-  const { cacheBytes, warmBytes } = config;
-  const residency = createResidency({ budgetBytes: cacheBytes, warmBytes, model: engine.model, registry });
+  const budgetBytes = engine.device
+    ? taskBudget(engine.device, engine.stats().kvBudgetBytes, config.given.cacheBytes)
+    : config.cacheBytes;
+  const residency = createResidency({ budgetBytes, warmBytes: config.warmBytes, model: engine.model, registry });
   opened.push(() => residency.close());
   await checkDefaultTask(config.defaultTask, registry);
   const training = await openTrainingJobs({
@@ -128,6 +135,11 @@ async function open(
     engine,
     stop: (deadlineMs) => (stopping ??= stop(deadlineMs)),
   };
+}
+
+function kvBudget({ kvBytes, given }: Config, backend: BackendName): { readonly kvBytes?: number } {
+  if (backend === 'cpu') return { kvBytes };
+  return given.kvBytes === undefined ? {} : { kvBytes: given.kvBytes };
 }
 
 /** What has been opened, to be closed in the other direction. */

@@ -3,6 +3,7 @@
 import { Command } from 'commander';
 import { addComplete } from './commands/complete.js';
 import { addDiff } from './commands/diff.js';
+import { addDoctor } from './commands/doctor.js';
 import { addEval } from './commands/eval.js';
 import { addExport } from './commands/export.js';
 import { addImport } from './commands/import.js';
@@ -42,6 +43,7 @@ const COMMANDS = [
   addSensitivity,
   addImport,
   addExport,
+  addDoctor,
 ];
 
 async function main(): Promise<number> {

@@ -49,6 +49,8 @@ class Call {
   const ms_ops& ops() const { return instance_->current().backend->ops; }
   // The CPU, whatever ops run on.
   const Runner& host() const { return instance_->host; }
+  // What runs on `backend`, which some buffer belongs to.
+  const Runner& Device(const ms_backend* backend) const { return Usable(instance_->Of(backend)); }
   // What reads and writes the memory of `buffer`.
   const Runner& OwnerOf(const Buffer& buffer) const { return Usable(instance_->Of(buffer.backend)); }
   // Ops of this thread run on `backend` from now on (NULL: the CPU).

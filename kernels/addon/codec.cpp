@@ -10,8 +10,9 @@ namespace maskserve {
 
 namespace {
 
-constexpr TensorUse kDecoded{true, true, true, false}, kEncoded{true, true, false, false},
-    kCounted{false, true, false, false}, kFilled{false, true, false, false}, kChanged{true, false, false, true};
+constexpr TensorUse kDecoded{true, true, true, false, true}, kEncoded{true, true, false, false, false},
+    kCounted{false, true, false, false, false}, kFilled{false, true, false, false, false},
+    kChanged{true, false, false, true, false};
 constexpr int64_t kMostChunkSteps = int64_t{1} << 15;
 
 // Containers are read and written by the CPU, whatever ops run on.
@@ -48,6 +49,26 @@ int64_t ChunkSteps(Call& call, size_t at) {
   return steps;
 }
 
+// Where masks are in a GPU's memory they are decoded there. Checksums are compared on the host, before anything is
+// sent.
+void DecodeOnDevice(Call& call, const CodedTensors& tensors, int64_t chunk_steps, int64_t first, CodedChunks* chunks) {
+  const ms_codec_ops* codec = tensors.place()->codec;
+  if (codec == nullptr || codec->decode_masks == nullptr) {
+    call.Fail(CallError::kType, "expected masks in host memory: this device decodes none");
+  }
+  bool sound = true;
+  for (int64_t c = 0; c < chunks->count(); ++c) {
+    ms_mask_chunk& chunk = chunks->data()[c];
+    chunk.status = Codec(call).crc32c(chunk.bytes, chunk.length) == chunk.checksum ? MS_CHUNK_OK : MS_CHUNK_CHECKSUM;
+    sound = sound && chunk.status == MS_CHUNK_OK;
+  }
+  if (!sound) return;
+  const Runner& device = call.Device(tensors.place());
+  call.Check(codec->decode_masks(device.context, tensors.data(), tensors.count(), chunk_steps, first, chunks->data(),
+                                 chunks->count()),
+             device);
+}
+
 napi_value DecodeMasks(Call& call) {
   const CodedTensors tensors(call, 0, kDecoded);
   RequireSymbolCoders(call, tensors);
@@ -56,8 +77,12 @@ napi_value DecodeMasks(Call& call) {
   call.AtMost("firstStep", first, "the steps of all tensors", tensors.steps());
   const int64_t left = (tensors.steps() - first + chunk_steps - 1) / chunk_steps;
   call.AtMost("chunks", chunks.count(), "those from firstStep", left);
-  CheckHost(call, Codec(call).decode_masks(call.host().context, tensors.data(), tensors.count(), chunk_steps, first,
-                                           chunks.data(), chunks.count()));
+  if (tensors.place() != nullptr) {
+    DecodeOnDevice(call, tensors, chunk_steps, first, &chunks);
+  } else {
+    CheckHost(call, Codec(call).decode_masks(call.host().context, tensors.data(), tensors.count(), chunk_steps, first,
+                                             chunks.data(), chunks.count()));
+  }
   chunks.WriteStatuses();
   return nullptr;
 }

@@ -128,6 +128,7 @@ int64_t CodedTensors::steps() const {
 }
 
 void CodedTensors::Add(Call& call, napi_value tensor, const std::string& path, TensorUse use) {
+  device_allowed_ = use.device;
   ms_mask_tensor t = {};
   t.coder = static_cast<uint32_t>(Field(call, tensor, path, "coder").Count(MS_CODER_UNIFORM_AC, MS_CODER_MAGNITUDE));
   t.groups = Field(call, tensor, path, "groups").Count(1, kMostGroups);
@@ -196,7 +197,9 @@ void* CodedTensors::Memory(const Field& field, napi_typedarray_type type, const 
   double handle = 0;
   if (napi_get_value_double(field.call_.env(), field.value_, &handle) != napi_ok) {
     const int64_t element = type == napi_uint16_array ? 2 : 1;
-    return const_cast<void*>(field.Array(type, expected, bytes / element));
+    void* array = const_cast<void*>(field.Array(type, expected, bytes / element));
+    Place(field, nullptr);
+    return array;
   }
   Buffer buffer;
   if (!(handle >= 1 && handle <= 9007199254740991.0) ||
@@ -204,7 +207,9 @@ void* CodedTensors::Memory(const Field& field, napi_typedarray_type type, const 
     field.Refuse("to name a live buffer");
   }
   pinned_.push_back(buffer.slot);
-  if (buffer.backend != nullptr && buffer.backend->host_memory == 0) field.Refuse("to be in host memory");
+  const bool on_host = buffer.backend == nullptr || buffer.backend->host_memory != 0;
+  if (!on_host && !device_allowed_) field.Refuse("to be in host memory");
+  Place(field, on_host ? nullptr : buffer.backend);
   if (access == Access::kWrite && !buffer.writable) field.Refuse("to be writable");
   if (static_cast<int64_t>(buffer.bytes) < bytes) {
     field.Refuse("to have " + std::to_string(bytes) + " bytes or more but received " + std::to_string(buffer.bytes));
@@ -212,6 +217,13 @@ void* CodedTensors::Memory(const Field& field, napi_typedarray_type type, const 
   const uintptr_t alignment = type == napi_uint16_array ? 2 : 1;
   if (reinterpret_cast<uintptr_t>(buffer.data) % alignment != 0) field.Refuse("to be aligned to its elements");
   return buffer.data;
+}
+
+void CodedTensors::Place(const Field& field, const ms_backend* owner) {
+  if (placed_ && owner != place_)
+    field.Refuse("to be where the other masks and weights are: in host memory, or in the GPU's");
+  placed_ = true;
+  place_ = owner;
 }
 
 void CodedTensors::PointToTables() {

@@ -29,9 +29,9 @@ class Field {
   bool given_ = false;
 };
 
-// Which properties of a tensor are used, beside coder, groups and cols.
+// Which properties of a tensor are used, beside coder, groups and cols; `device`: its memory may be a device's.
 struct TensorUse {
-  bool tables, mask, mask_optional, changes;
+  bool tables, mask, mask_optional, changes, device;
 };
 
 // Tensors with copies of their tables; buffers stay pinned and arrays referenced while this lives.
@@ -48,6 +48,8 @@ class CodedTensors {
   int64_t count() const { return static_cast<int64_t>(tensors_.size()); }
   // Of all tensors.
   int64_t steps() const;
+  // Whose memory the masks, weights and parents are; NULL: the host's.
+  const ms_backend* place() const { return place_; }
 
  private:
   void Add(Call& call, napi_value tensor, const std::string& path, TensorUse use);
@@ -56,12 +58,16 @@ class CodedTensors {
   void AddChanges(Call& call, napi_value tensor, const std::string& path);
   // A handle's buffer or a typed array of at least `bytes`; NULL where the property is undefined.
   void* Memory(const Field& field, napi_typedarray_type type, const char* expected, int64_t bytes, Access access);
+  // All of it is in one place, which the first decides.
+  void Place(const Field& field, const ms_backend* owner);
   void PointToTables();
 
   std::vector<ms_mask_tensor> tensors_;
   std::vector<uint16_t> starts_;
   std::vector<int64_t> first_table_;  // of each tensor, −1: none
   std::vector<uint32_t> pinned_;
+  bool device_allowed_ = false, placed_ = false;
+  const ms_backend* place_ = nullptr;
 };
 
 // { payload, lengths, checksums, statuses }: chunks one after the other in `payload`.

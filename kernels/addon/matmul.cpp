@@ -26,18 +26,27 @@ napi_value Matmul(Call& call) {
   return nullptr;
 }
 
-// Bytes of a packed 2:4 matrix.
-int64_t PackedBytes(int64_t n, int64_t k) {
-  return Product(n, k / 8, 9);
+// Bytes of a packed 2:4 matrix; −1, as Product's, where no backend could hold it.
+int64_t PackedBytes(const Call& call, int64_t n, int64_t k) {
+  return Product(n, k, 9) < 0 ? -1 : call.backend().packed_bytes(n, k);
+}
+
+napi_value PackedBytesOf(Call& call) {
+  const int64_t n = call.Count(0, "n"), k = call.Count(1, "k");
+  MultipleOf8(call, k);
+  napi_value bytes;
+  napi_create_int64(call.env(), PackedBytes(call, n, k), &bytes);
+  return bytes;
 }
 
 napi_value Matmul24(Call& call) {
   const int64_t tokens = call.Count(3, "tokens"), n = call.Count(4, "n"), k = call.Count(5, "k");
   MultipleOf8(call, k);
-  const int64_t y_bytes = Product(tokens, n, 4), x_bytes = Product(tokens, k, 4), packed_bytes = PackedBytes(n, k);
+  const int64_t y_bytes = Product(tokens, n, 4), x_bytes = Product(tokens, k, 4),
+                packed_bytes = PackedBytes(call, n, k);
   auto* y = call.Data<float>(0, "y", kWrite, y_bytes, "T·N·4");
   const auto* x = call.Data<const float>(1, "x", kRead, x_bytes, "T·K·4");
-  const auto* packed = call.Data<const uint16_t>(2, "packed", kRead, packed_bytes, "N·K/8·9");
+  const auto* packed = call.Data<const uint16_t>(2, "packed", kRead, packed_bytes, "packedBytes(N, K)");
   call.Apart("y", y, y_bytes, "x", x, x_bytes);
   call.Apart("y", y, y_bytes, "packed", packed, packed_bytes);
   call.Check(call.ops().matmul24(call.context(), y, x, {MS_BF16, 0, packed, nullptr}, tokens, n, k));
@@ -47,8 +56,8 @@ napi_value Matmul24(Call& call) {
 napi_value Compress24(Call& call) {
   const int64_t n = call.Count(3, "n"), k = call.Count(4, "k");
   MultipleOf8(call, k);
-  const int64_t packed_bytes = PackedBytes(n, k), w_bytes = Product(n, k, 2), meta_bytes = Product(n, k / 8);
-  auto* packed = call.Data<uint16_t>(0, "packed", kWrite, packed_bytes, "N·K/8·9");
+  const int64_t packed_bytes = PackedBytes(call, n, k), w_bytes = Product(n, k, 2), meta_bytes = Product(n, k / 8);
+  auto* packed = call.Data<uint16_t>(0, "packed", kWrite, packed_bytes, "packedBytes(N, K)");
   const auto* w = call.Data<const uint16_t>(1, "w", kRead, w_bytes, "N·K·2");
   const auto* meta = call.Data<const uint8_t>(2, "meta", kRead, meta_bytes, "N·K/8");
   call.Apart("packed", packed, packed_bytes, "w", w, w_bytes);
@@ -60,10 +69,11 @@ napi_value Compress24(Call& call) {
 napi_value Matmul24Patched(Call& call) {
   const int64_t tokens = call.Count(4, "tokens"), n = call.Count(5, "n"), k = call.Count(6, "k");
   MultipleOf8(call, k);
-  const int64_t y_bytes = Product(tokens, n, 4), x_bytes = Product(tokens, k, 4), packed_bytes = PackedBytes(n, k);
+  const int64_t y_bytes = Product(tokens, n, 4), x_bytes = Product(tokens, k, 4),
+                packed_bytes = PackedBytes(call, n, k);
   auto* y = call.Data<float>(0, "y", kWrite, y_bytes, "T·N·4");
   const auto* x = call.Data<const float>(1, "x", kRead, x_bytes, "T·K·4");
-  const auto* packed = call.Data<const uint16_t>(2, "packed", kRead, packed_bytes, "N·K/8·9");
+  const auto* packed = call.Data<const uint16_t>(2, "packed", kRead, packed_bytes, "packedBytes(N, K)");
   call.Apart("y", y, y_bytes, "x", x, x_bytes);
   call.Apart("y", y, y_bytes, "packed", packed, packed_bytes);
   std::vector<ms_patch24> patches;
@@ -85,13 +95,13 @@ napi_value MatmulMasked(Call& call) {
   const auto* w = call.Data<const uint16_t>(2, "w", kRead, w_bytes, "N·K·2");
   call.Apart("y", y, y_bytes, "x", x, x_bytes);
   call.Apart("y", y, y_bytes, "w", w, w_bytes);
-  const int64_t packed_bytes = PackedBytes(n, k), codes_bytes = Product(n, k / 8);
+  const int64_t packed_bytes = PackedBytes(call, n, k), codes_bytes = Product(n, k / 8);
   std::vector<ms_mask24> masks;
   for (const Buffer& mask : call.Buffers(3, "masks", "tokens", tokens)) {
     const int64_t bytes = static_cast<int64_t>(mask.bytes);
     if (mask.data != nullptr && bytes != packed_bytes && bytes != codes_bytes) {
       call.Fail(CallError::kRange, "expected masks of exactly N·K/8 = " + std::to_string(codes_bytes) +
-                                       " bytes (codes24) or N·K/8·9 = " + std::to_string(packed_bytes) +
+                                       " bytes (codes24) or packedBytes(N, K) = " + std::to_string(packed_bytes) +
                                        " (compress24) but received " + std::to_string(bytes));
     }
     call.Apart("y", y, y_bytes, "masks", mask.data, bytes);
@@ -104,9 +114,9 @@ napi_value MatmulMasked(Call& call) {
 napi_value Nibbles24(Call& call) {
   const int64_t n = call.Count(2, "n"), k = call.Count(3, "k");
   MultipleOf8(call, k);
-  const int64_t packed_bytes = PackedBytes(n, k), meta_bytes = Product(n, k / 8);
+  const int64_t packed_bytes = PackedBytes(call, n, k), meta_bytes = Product(n, k / 8);
   auto* meta = call.Data<uint8_t>(0, "meta", kWrite, meta_bytes, "N·K/8");
-  const auto* packed = call.Data<const uint16_t>(1, "packed", kRead, packed_bytes, "N·K/8·9");
+  const auto* packed = call.Data<const uint16_t>(1, "packed", kRead, packed_bytes, "packedBytes(N, K)");
   call.Apart("meta", meta, meta_bytes, "packed", packed, packed_bytes);
   call.Check(call.ops().nibbles24(call.context(), meta, {MS_BF16, 0, packed, nullptr}, n, k));
   return nullptr;
@@ -126,7 +136,7 @@ napi_value Codes24(Call& call) {
 napi_value PatchBytes24(Call& call) {
   const int64_t n = call.Count(2, "n"), k = call.Count(3, "k");
   MultipleOf8(call, k);
-  const auto* packed = call.Data<const uint16_t>(0, "packed", kRead, PackedBytes(n, k), "N·K/8·9");
+  const auto* packed = call.Data<const uint16_t>(0, "packed", kRead, PackedBytes(call, n, k), "packedBytes(N, K)");
   const auto* meta = call.Data<const uint8_t>(1, "meta", kRead, Product(n, k / 8), "N·K/8");
   int64_t bytes = 0;
   call.Check(call.ops().patch_bytes24(call.context(), {MS_BF16, 0, packed, nullptr}, meta, n, k, &bytes));
@@ -138,9 +148,9 @@ napi_value PatchBytes24(Call& call) {
 napi_value BuildPatch24(Call& call) {
   const int64_t n = call.Count(4, "n"), k = call.Count(5, "k");
   MultipleOf8(call, k);
-  const int64_t packed_bytes = PackedBytes(n, k), w_bytes = Product(n, k, 2), meta_bytes = Product(n, k / 8);
+  const int64_t packed_bytes = PackedBytes(call, n, k), w_bytes = Product(n, k, 2), meta_bytes = Product(n, k / 8);
   auto* patch = call.Data<uint32_t>(0, "patch", kWrite, 4, "4");
-  const auto* packed = call.Data<const uint16_t>(1, "packed", kRead, packed_bytes, "N·K/8·9");
+  const auto* packed = call.Data<const uint16_t>(1, "packed", kRead, packed_bytes, "packedBytes(N, K)");
   const auto* w = call.Data<const uint16_t>(2, "w", kRead, w_bytes, "N·K·2");
   const auto* meta = call.Data<const uint8_t>(3, "meta", kRead, meta_bytes, "N·K/8");
   const int64_t bytes = static_cast<int64_t>(call.Handle(0, "patch").bytes);
@@ -175,6 +185,7 @@ void ExportMatmul(napi_env env, napi_value exports) {
       {"matmulMasked", Bind<MatmulMasked, 7>},
       {"compress24", Bind<Compress24, 5>},
       {"select24", Bind<Select24, 5>},
+      {"packedBytes", Bind<PackedBytesOf, 2>},
       {"nibbles24", Bind<Nibbles24, 4>},
       {"codes24", Bind<Codes24, 4>},
       {"patchBytes24", Bind<PatchBytes24, 4>},

@@ -122,6 +122,7 @@ const ms_backend* MakeBackend(const IsaChoice& choice) {
   backend->set_exact = ContextSetExact;
   backend->synchronize = [](ms_context*) -> ms_status { return MS_OK; };
   backend->last_error = ContextLastError;
+  backend->packed_bytes = [](int64_t n, int64_t k) { return n * (k / 8) * 9; };
   backend->ops = *choice.ops;
   backend->codec = choice.codec;
   return backend;

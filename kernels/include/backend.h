@@ -127,8 +127,8 @@ typedef struct ms_ops {
   ms_status (*matmul_masked)(ms_context*, float* y, const float* x, ms_weights w, const ms_mask24* host_masks,
                              int64_t tokens, int64_t n, int64_t k);
 
-  /* 2:4; `meta` (N, K/8): a nibble a group, idx0 | idx1 << 2, idx0 < idx1, low nibble first; `packed` holds 9/16 of the
-   * bytes of a bf16 matrix */
+  /* 2:4; `meta` (N, K/8): a nibble a group, idx0 | idx1 << 2, idx0 < idx1, low nibble first; `packed` holds
+   * packed_bytes(N, K) */
   ms_status (*compress24)(ms_context*, void* packed, ms_weights w, const uint8_t* meta, int64_t n, int64_t k);
   ms_status (*select24)(ms_context*, void* out, ms_weights w, const uint8_t* meta, int64_t n, int64_t k);
   /* the metadata of a packed matrix; a mask's metadata in the order in which matmul_masked reads it (as many bytes) */
@@ -224,6 +224,9 @@ typedef struct ms_backend {
   void (*set_exact)(ms_context*, int32_t exact); /* 1: activations keep fp32 in matmuls */
   ms_status (*synchronize)(ms_context*);
   const char* (*last_error)(ms_context*); /* one line about the last status that was not MS_OK */
+
+  /* bytes of the packed form of a bf16 matrix: 9/16 of its own, or what else this backend keeps with it */
+  int64_t (*packed_bytes)(int64_t n, int64_t k);
 
   ms_ops ops;
   /* NULL: this backend has none. Without host_memory only decode_masks is there (or NULL), and `weights`, `parent` and

@@ -1,9 +1,11 @@
 /** The engine as the HTTP thread sees it: starts the worker, turns its messages into async iterables and promises. */
 import { Worker } from 'node:worker_threads';
+import type { BackendName } from '../../kernels/backend-types.js';
 import { ServerError } from '../errors.js';
 import type { ChatMessage } from './chat-template.js';
 import { fromWire, type EngineOptions, type FromEngine, type ToEngine } from './protocol.js';
 import type {
+  DeviceMemory,
   Engine,
   EngineStats,
   EvaluateRequest,
@@ -17,6 +19,8 @@ export interface StartOptions {
   readonly modelDirectory: string;
   readonly threads?: number;
   readonly maxContext?: number;
+  /** The CPU by default. */
+  readonly backend?: BackendName;
   readonly kvBytes?: number;
   readonly maxRunning?: number;
   /** Sequences that may wait beyond the running ones before queue_full. */
@@ -35,21 +39,23 @@ export async function startEngine(options: StartOptions): Promise<Engine> {
     modelDirectory: options.modelDirectory,
     threads: options.threads ?? DEFAULTS.threads,
     maxContext: options.maxContext,
-    kvBytes: options.kvBytes ?? DEFAULTS.kvBytes,
+    backend: options.backend ?? 'cpu',
+    kvBytes: options.kvBytes ?? (options.backend === 'cuda' ? undefined : DEFAULTS.kvBytes),
     maxRunning: options.maxRunning ?? DEFAULTS.maxRunning,
   };
   const worker = new Worker(new URL('./engine-worker.js', import.meta.url), { workerData, name: 'engine' });
-  const model = await loadedModel(worker);
-  return new EngineClient(worker, model, workerData, options);
+  return new EngineClient(worker, await ready(worker), workerData.maxRunning, options);
 }
 
-function loadedModel(worker: Worker): Promise<ModelInfo> {
+type Ready = Extract<FromEngine, { type: 'ready' }>;
+
+function ready(worker: Worker): Promise<Ready> {
   return new Promise((resolve, reject) => {
     const onMessage = (message: FromEngine): void => {
       if (message.type !== 'ready') return;
       // only these three: Worker keeps listeners of its own, without which no message arrives
       worker.off('message', onMessage).off('error', reject).off('exit', onExit);
-      resolve(message.model);
+      resolve(message);
     };
     const onExit = (code: number): void => reject(new Error(`the engine thread ended with code ${code} while loading`));
     worker.on('message', onMessage).on('error', reject).on('exit', onExit);
@@ -70,14 +76,19 @@ class EngineClient implements Engine {
   private closing = false;
   private latest: EngineStats;
 
+  readonly model: ModelInfo;
+  readonly device?: DeviceMemory;
+
   constructor(
     private readonly worker: Worker,
-    readonly model: ModelInfo,
-    workerOptions: EngineOptions,
+    { model, device, kvBytes }: Ready,
+    maxRunning: number,
     private readonly options: StartOptions,
   ) {
-    this.capacity = workerOptions.maxRunning + (options.maxQueue ?? DEFAULTS.maxQueue);
-    this.latest = { running: 0, waiting: 0, kvBytes: 0, kvBudgetBytes: workerOptions.kvBytes };
+    this.model = model;
+    if (device) this.device = device;
+    this.capacity = maxRunning + (options.maxQueue ?? DEFAULTS.maxQueue);
+    this.latest = { running: 0, waiting: 0, kvBytes: 0, kvBudgetBytes: kvBytes };
     worker.on('message', (message: FromEngine) => this.receive(message));
     worker.on('error', (error) => this.die(error));
     worker.on('exit', (code) => this.die(new Error(`the engine thread ended with code ${code}`)));

@@ -1,18 +1,26 @@
 /** The engine thread: receives requests, runs the scheduler's steps back to back, looks at new messages between two steps. */
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
+import { native } from '../../kernels/index.js';
 import { ServerError } from '../errors.js';
 import { renderChat } from './chat-template.js';
 import { loadModel, type Model } from './model.js';
 import { toWire, type EngineOptions, type FromEngine, type ToEngine } from './protocol.js';
 import { Scheduler } from './scheduler.js';
+import type { DeviceMemory } from './types.js';
+
+/** Of what the weights leave free of a GPU's memory. */
+const KV_SHARE_OF_DEVICE = 1 / 4;
 
 const port = parentPort as MessagePort;
 const options = workerData as EngineOptions;
+native.useBackend(options.backend);
 const model = loadModel(options.modelDirectory, {
   threads: options.threads,
   ...(options.maxContext === undefined ? {} : { maxContext: options.maxContext }),
 });
-const scheduler = new Scheduler(model, { kvBudgetBytes: options.kvBytes, maxRunning: options.maxRunning });
+const device = deviceMemory();
+const kvBytes = options.kvBytes ?? Math.floor((device?.freeBytes ?? 0) * KV_SHARE_OF_DEVICE);
+const scheduler = new Scheduler(model, { kvBudgetBytes: kvBytes, maxRunning: options.maxRunning });
 let stepping = false;
 let reported = '';
 
@@ -23,7 +31,12 @@ port.on('message', (message: ToEngine) => {
     setImmediate(turn);
   }
 });
-send({ type: 'ready', model: model.info });
+send({ type: 'ready', model: model.info, device, kvBytes });
+
+function deviceMemory(): DeviceMemory | null {
+  const { device } = native.info();
+  return device === null ? null : { name: device, ...native.memory() };
+}
 
 function send(message: FromEngine): void {
   port.postMessage(message);

@@ -10,8 +10,10 @@ import { ropeTables } from './rope.js';
 import type { TaskWeights } from './types.js';
 import type { DenseMatrix, LayerWeights, ModelWeights } from './weights.js';
 
-/** Tokens of a prefill chunk: the largest `ids` that `run` takes. */
+/** Tokens of a prefill chunk that `run` takes on any backend. */
 export const CHUNK_TOKENS = 256;
+/** A GPU's matrix libraries are at their best from here on. */
+const DEVICE_CHUNK_TOKENS = 2048;
 /** Rows of logits that one call of `head` computes at most. */
 export const HEAD_ROWS = 64;
 
@@ -32,6 +34,8 @@ type Product = (y: Handle, x: Handle, matrix: DenseMatrix) => void;
 export class Forward {
   /** (HEAD_ROWS, V) f32: what `head` filled last. */
   readonly logits: Handle;
+  /** The largest `ids` that `run` takes here. */
+  readonly chunkTokens: number;
   private readonly cos: Handle;
   private readonly sin: Handle;
   private readonly x: Handle; // (T, D) the residual stream
@@ -50,7 +54,9 @@ export class Forward {
     private readonly weights: ModelWeights,
     maxContext: number,
   ) {
-    const scratch = (cols: number): Handle => this.keep(native.alloc(CHUNK_TOKENS * cols * F32));
+    const longest = native.info().device === null ? CHUNK_TOKENS : DEVICE_CHUNK_TOKENS;
+    this.chunkTokens = Math.max(CHUNK_TOKENS, Math.min(longest, maxContext));
+    const scratch = (cols: number): Handle => this.keep(native.alloc(this.chunkTokens * cols * F32));
     const { hidden, heads, kvHeads, headDim, ffn, vocab } = config;
     const tables = ropeTables(config.rope, headDim, maxContext);
     this.cos = this.filled(tables.cos);
@@ -71,12 +77,12 @@ export class Forward {
     this.hook = hook;
   }
 
-  /** Runs `ids` (at most CHUNK_TOKENS) at the end of `cache`, through `task`'s masks. Leaves their hidden states for `head`. */
+  /** Runs `ids` (at most `chunkTokens`) at the end of `cache`, through `task`'s masks. Leaves their hidden states for `head`. */
   run(ids: Int32Array, cache: KvCache, task: TaskWeights | null): void {
     const tokens = ids.length;
-    if (tokens === 0 || tokens > CHUNK_TOKENS || cache.length + tokens > cache.capacity) {
+    if (tokens === 0 || tokens > this.chunkTokens || cache.length + tokens > cache.capacity) {
       throw new RangeError(
-        `expected 1…${CHUNK_TOKENS} tokens within a cache of ${cache.capacity}, but received ${tokens} at ${cache.length}`,
+        `expected 1…${this.chunkTokens} tokens within a cache of ${cache.capacity}, but received ${tokens} at ${cache.length}`,
       );
     }
     native.embed(this.x, this.weights.embedding, ids, this.config.vocab, this.config.hidden);

@@ -7,8 +7,8 @@ import { Forward } from './llama.js';
 import { readModelConfig, type ModelConfig } from './model-config.js';
 import { locateTensors } from './safetensors.js';
 import { loadTokenizer, type ModelTokenizer } from './tokenizer.js';
-import type { ModelInfo } from './types.js';
-import { loadWeights, matricesOf, type ModelWeights } from './weights.js';
+import type { MaskableMatrix, ModelInfo } from './types.js';
+import { loadWeights, matricesOf, type DenseMatrix, type ModelWeights } from './weights.js';
 
 /** Without --max-context, the rotary tables and the largest cache stop here: a longer context is asked for by name. */
 const DEFAULT_CONTEXT_LIMIT = 8192;
@@ -48,7 +48,8 @@ export function loadModel(
       parameters: weights.parameters,
       bosId: config.bosId,
       eosIds: config.eosIds,
-      maskable: matricesOf(weights).map(({ name, rows, cols, weight }) => ({ name, rows, cols, weight })),
+      maskable: matricesOf(weights).map(maskableOf),
+      backend: native.info().backend,
       hasChatTemplate: tokenizer?.chatTemplate !== undefined,
     },
     config,
@@ -60,4 +61,9 @@ export function loadModel(
       weights.dispose();
     },
   };
+}
+
+/** Only matrices of whole bytes of metadata have a compacted form. */
+function maskableOf({ name, rows, cols, weight }: DenseMatrix): MaskableMatrix {
+  return { name, rows, cols, weight, ...(cols % 8 === 0 ? { packedBytes: native.packedBytes(rows, cols) } : {}) };
 }

@@ -1,7 +1,9 @@
 /** Messages between the HTTP thread (engine-client.ts) and the engine thread (engine-worker.ts). Errors travel as their code and sentence. */
 import { ServerError, type ErrorCode } from '../errors.js';
+import type { BackendName } from '../../kernels/backend-types.js';
 import type { ChatMessage } from './chat-template.js';
 import type {
+  DeviceMemory,
   EngineStats,
   EvaluateRequest,
   EvaluateResult,
@@ -15,8 +17,10 @@ export interface EngineOptions {
   /** 0: all cores. */
   readonly threads: number;
   readonly maxContext: number | undefined;
-  /** Budget of all key-value caches together. */
-  readonly kvBytes: number;
+  /** Where the model runs. */
+  readonly backend: BackendName;
+  /** Budget of all key-value caches together; undefined, on a GPU: a share of what the weights leave free. */
+  readonly kvBytes: number | undefined;
   /** Sequences that take turns. */
   readonly maxRunning: number;
 }
@@ -31,7 +35,12 @@ export type ToEngine =
   | { readonly type: 'drain' };
 
 export type FromEngine =
-  | { readonly type: 'ready'; readonly model: ModelInfo }
+  | {
+      readonly type: 'ready';
+      readonly model: ModelInfo;
+      readonly device: DeviceMemory | null;
+      readonly kvBytes: number;
+    }
   | { readonly type: 'event'; readonly id: number; readonly event: GenerateEvent }
   | { readonly type: 'result'; readonly id: number; readonly value: EvaluateResult | readonly number[] | string }
   | { readonly type: 'failed'; readonly id: number; readonly error: WireError }

@@ -1,5 +1,5 @@
 /** One request on its way through the engine: prefill in chunks, then a token a step, which sequences take together. */
-import { CHUNK_TOKENS, HEAD_ROWS, type DecodeRow } from './llama.js';
+import { HEAD_ROWS, type DecodeRow } from './llama.js';
 import { Detokenizer } from './detokenizer.js';
 import { KvCache, kvCacheBytes } from './kv-cache.js';
 import type { Model } from './model.js';
@@ -87,7 +87,7 @@ export class Sequence {
   }
 
   private prefill(): void {
-    const chunk = this.ids.subarray(this.prefilled, this.prefilled + CHUNK_TOKENS);
+    const chunk = this.ids.subarray(this.prefilled, this.prefilled + this.model.forward.chunkTokens);
     this.model.forward.run(chunk, this.cache, this.request.weights);
     if (this.scoresPrompt) this.scoreChunk(chunk.length);
     this.prefilled += chunk.length;

@@ -1,10 +1,11 @@
 /** What the engine takes and gives: the contract between the HTTP thread, the engine worker and the command line. */
+import type { BackendName } from '../../kernels/backend-types.js';
 import type { Handle } from '../../kernels/types.js';
 import type { Digest } from '../../codec/mask-set.js';
 
 /** A 2:4 matrix as compress24 wrote it. */
 export interface CompactedMatrix {
-  /** rows · cols · 9/8 bytes: the kept weights with their metadata */
+  /** The kept weights with their metadata: 9/16 of the dense bytes on a CPU. */
   readonly packed: Handle;
 }
 
@@ -33,6 +34,20 @@ export interface MaskableMatrix {
   readonly cols: number;
   /** (rows, cols) bf16: the frozen weights, valid in every thread while the engine lives. */
   readonly weight: Handle;
+  /** Bytes that it takes compacted, where the model runs; undefined: 9/16 of its dense ones. */
+  readonly packedBytes?: number;
+}
+
+/** Compacted bytes of a matrix. */
+export function packedBytesOf({ rows, cols, packedBytes }: MaskableMatrix): number {
+  return packedBytes ?? (rows * cols * 9) / 8;
+}
+
+/** Memory of the GPU that a model runs on, after its weights. */
+export interface DeviceMemory {
+  readonly name: string;
+  readonly freeBytes: number;
+  readonly totalBytes: number;
 }
 
 /** What the server knows of the loaded model. */
@@ -49,6 +64,8 @@ export interface ModelInfo {
   readonly bosId: number | undefined;
   readonly eosIds: readonly number[];
   readonly maskable: readonly MaskableMatrix[];
+  /** Where it runs, and its tasks are; undefined: the CPU. */
+  readonly backend?: BackendName;
   readonly hasChatTemplate: boolean;
 }
 
@@ -141,6 +158,8 @@ export interface EngineStats {
 /** The engine as the rest of the server sees it. Implemented by engine-client.ts over a worker thread. */
 export interface Engine {
   readonly model: ModelInfo;
+  /** Present where the model runs on a GPU. */
+  readonly device?: DeviceMemory;
   /**
    * Queues a sequence. Throws ServerError: context_length_exceeded (numbers in the sentence), queue_full, invalid_request
    * (token id outside the vocabulary). Aborting the signal frees the sequence within one step and ends the iteration with the

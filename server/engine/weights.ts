@@ -3,6 +3,7 @@
  * rounded once to bf16. Shapes are checked against the configuration before anything is used.
  */
 import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
+import { mebibytes, WORKING_BYTES } from './device-budget.js';
 import { layerShapes, type LinearRole } from './linear-shapes.js';
 import type { ModelConfig } from './model-config.js';
 import type { TensorLocation } from './safetensors.js';
@@ -53,6 +54,7 @@ export interface ModelWeights {
 
 /** Loads every tensor that `config` asks for. Throws naming the tensor, the shape expected and the one found. */
 export function loadWeights(config: ModelConfig, tensors: ReadonlyMap<string, TensorLocation>): ModelWeights {
+  refuseIfTooLarge(tensors);
   const loader = new Loader(tensors);
   try {
     const { hidden, vocab } = config;
@@ -71,6 +73,20 @@ export function loadWeights(config: ModelConfig, tensors: ReadonlyMap<string, Te
 export function matricesOf({ layers, masked }: ModelWeights): DenseMatrix[] {
   const all = layers.flatMap((layer) => [layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down]);
   return masked ? all.filter(({ name }) => masked.has(name)) : all;
+}
+
+/** A GPU has what it has: before anything is uploaded. */
+function refuseIfTooLarge(tensors: ReadonlyMap<string, TensorLocation>): void {
+  const { device } = native.info();
+  if (device === null) return;
+  let bytes = 0;
+  for (const tensor of tensors.values()) bytes += tensor.bytes;
+  const { freeBytes } = native.memory();
+  if (bytes + WORKING_BYTES <= freeBytes) return;
+  throw new Error(
+    `can't run this model on ${device}: expected room for its ${mebibytes(bytes)} of weights and ${mebibytes(WORKING_BYTES)} of working memory, ` +
+      `but ${mebibytes(freeBytes)} are free; use --backend cpu, or a GPU with more memory`,
+  );
 }
 
 function loadLayer(loader: Loader, config: ModelConfig, prefix: string): LayerWeights {
@@ -114,10 +130,11 @@ class Loader {
   /** (rows, cols) bf16 */
   matrix(name: string, rows: number, cols: number): Handle {
     const tensor = this.find(name, [rows, cols]);
-    const source = this.mapped(tensor);
+    const source = this.located(tensor);
     if (tensor.type === 'bf16') return source;
     const rounded = this.keep(native.alloc(rows * cols * 2));
     native.toBf16(rounded, source, tensor.type, rows * cols);
+    this.dropUploaded(source);
     return rounded;
   }
 
@@ -125,7 +142,9 @@ class Loader {
   vector(name: string, length: number): Handle {
     const tensor = this.find(name, [length]);
     const widened = this.keep(native.alloc(length * 4));
-    native.toF32(widened, this.mapped(tensor), tensor.type, length);
+    const source = this.located(tensor);
+    native.toF32(widened, source, tensor.type, length);
+    this.dropUploaded(source);
     return widened;
   }
 
@@ -151,14 +170,33 @@ class Loader {
     return tensor;
   }
 
+  /** Where ops read it: mapped, or in the memory of a GPU, which it is copied to once. */
+  private located(tensor: TensorLocation): Handle {
+    if (native.info().device === null) return this.mapped(tensor);
+    const uploaded = this.keep(native.alloc(tensor.bytes));
+    native.copy(uploaded, 0, this.file(tensor), tensor.offset, tensor.bytes);
+    return uploaded;
+  }
+
+  /** A GPU's copy of what was converted: only the result is needed. */
+  private dropUploaded(source: Handle): void {
+    if (native.info().device === null) return;
+    native.free(source);
+    this.owned.splice(this.owned.lastIndexOf(source), 1);
+  }
+
   private mapped(tensor: TensorLocation): Handle {
+    const view = this.keep(native.view(this.file(tensor), tensor.offset, tensor.bytes));
+    return tensor.offset % ELEMENT_BYTES[tensor.type] === 0 ? view : this.copied(view, tensor.bytes);
+  }
+
+  private file(tensor: TensorLocation): Handle {
     let file = this.files.get(tensor.file);
     if (file === undefined) {
       file = this.keep(native.mapFile(tensor.file, 0, fileBytes(this.tensors, tensor.file)));
       this.files.set(tensor.file, file);
     }
-    const view = this.keep(native.view(file, tensor.offset, tensor.bytes));
-    return tensor.offset % ELEMENT_BYTES[tensor.type] === 0 ? view : this.copied(view, tensor.bytes);
+    return file;
   }
 
   /** The format does not align tensors (its library does): ops need whole elements, so the rare odd file is copied. */

@@ -16,15 +16,23 @@ export class BuiltTask {
 
   /** A buffer that stays with the task. Throws NoMemory. */
   own(bytes: number): Handle {
-    const handle = allocate(bytes);
-    this.owned.push(handle);
-    this.bytes += bytes;
-    return handle;
+    return this.keep(
+      attempt(() => native.alloc(bytes)),
+      bytes,
+    );
+  }
+
+  /** The same in host memory, wherever ops run. Throws NoMemory. */
+  ownOnHost(bytes: number): Handle {
+    return this.keep(
+      attempt(() => native.allocHost(bytes)),
+      bytes,
+    );
   }
 
   /** A buffer for as long as `use` runs. Throws NoMemory. */
   withBuffer<T>(bytes: number, use: (buffer: Handle) => T): T {
-    const buffer = allocate(bytes);
+    const buffer = attempt(() => native.alloc(bytes));
     try {
       return use(buffer);
     } finally {
@@ -46,6 +54,12 @@ export class BuiltTask {
     this.bytes = 0;
   }
 
+  private keep(handle: Handle, bytes: number): Handle {
+    this.owned.push(handle);
+    this.bytes += bytes;
+    return handle;
+  }
+
   private timed<T>(half: 'decodeMs' | 'compactMs', work: () => T): T {
     const started = performance.now();
     try {
@@ -56,9 +70,9 @@ export class BuiltTask {
   }
 }
 
-function allocate(bytes: number): Handle {
+function attempt(allocate: () => Handle): Handle {
   try {
-    return native.alloc(bytes);
+    return allocate();
   } catch (error) {
     throw new NoMemory(error instanceof Error ? error.message : String(error));
   }

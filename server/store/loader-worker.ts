@@ -5,7 +5,7 @@
 import { workerData } from 'node:worker_threads';
 import { CodecError } from '../../codec/errors.js';
 import type { Digest } from '../../codec/mask-set.js';
-import { native, type Handle } from '../../kernels/index.js';
+import { native, type BackendName, type Handle } from '../../kernels/index.js';
 import type { CompactedMatrix, MaskableMatrix } from '../engine/types.js';
 import { BuiltTask, NoMemory } from './built-task.js';
 import { CompactedParent } from './compacted-parent.js';
@@ -16,6 +16,8 @@ export interface LoaderSettings {
   readonly base: Digest;
   readonly matrices: readonly MaskableMatrix[];
   readonly threads: number;
+  /** Where the matrices are, and the tasks are to be. */
+  readonly backend: BackendName;
   /** (1), shared: set to 1 when loads should stop. */
   readonly giveUp: Int32Array;
 }
@@ -48,9 +50,10 @@ export type LoadResult =
   | { readonly nibbles: Record<string, Handle>; readonly bytes: number }
   | { readonly failed: 'corrupt' | 'memory' | 'given up' | 'too many changes'; readonly message: string };
 
-const { base, matrices, threads, giveUp } = workerData as LoaderSettings;
+const { base, matrices, threads, backend, giveUp } = workerData as LoaderSettings;
 const matrixByName = new Map(matrices.map((matrix) => [matrix.name, matrix]));
 
+native.useBackend(backend);
 native.setThreads(threads);
 answerCalls<LoadRequest, LoadResult>((request) => answer(request));
 
@@ -146,7 +149,7 @@ function compactNibbles(nibbles: Readonly<Record<string, Handle>>, task: BuiltTa
   for (const [name, meta] of Object.entries(nibbles)) {
     const matrix = matrixByName.get(name)!;
     refuseIfClosing();
-    compacted[name] = task.compacting(() => compact(matrix, meta, task));
+    compacted[name] = task.compacting(() => compactFromHost(matrix, meta, task));
   }
   return { matrices: compacted, bytes: task.bytes, ...task.times };
 }
@@ -156,17 +159,39 @@ function extractNibbles(compacted: Readonly<Record<string, CompactedMatrix>>, ta
   for (const [name, { packed }] of Object.entries(compacted)) {
     const { rows, cols } = matrixByName.get(name)!;
     refuseIfClosing();
-    const meta = task.own((rows * cols) / 8);
-    native.nibbles24(meta, packed, rows, cols);
-    nibbles[name] = meta;
+    nibbles[name] = extract(packed, rows, cols, task);
   }
   return { nibbles, bytes: task.bytes };
 }
 
 function compact({ rows, cols, weight }: MaskableMatrix, meta: Handle, task: BuiltTask): CompactedMatrix {
-  const packed = task.own((rows * cols * 9) / 8);
+  const packed = task.own(native.packedBytes(rows, cols));
   native.compress24(packed, weight, meta, rows, cols);
   return { packed };
+}
+
+/** Nibbles wait in host memory, wherever tasks run. */
+function compactFromHost(matrix: MaskableMatrix, nibbles: Handle, task: BuiltTask): CompactedMatrix {
+  if (backend === 'cpu') return compact(matrix, nibbles, task);
+  const bytes = (matrix.rows * matrix.cols) / 8;
+  return task.withBuffer(bytes, (meta) => {
+    native.copy(meta, 0, nibbles, 0, bytes);
+    return compact(matrix, meta, task);
+  });
+}
+
+function extract(packed: Handle, rows: number, cols: number, task: BuiltTask): Handle {
+  const bytes = (rows * cols) / 8;
+  const nibbles = task.ownOnHost(bytes);
+  if (backend === 'cpu') {
+    native.nibbles24(nibbles, packed, rows, cols);
+  } else {
+    task.withBuffer(bytes, (meta) => {
+      native.nibbles24(meta, packed, rows, cols);
+      native.copy(nibbles, 0, meta, 0, bytes);
+    });
+  }
+  return nibbles;
 }
 
 /** Weights that are not finite can't be taken out of a sum: such a child gets a copy of its own. */

@@ -48,9 +48,10 @@ export interface Loader {
 }
 
 /** @param threads that compress24 may use: one leaves the other cores to the engine */
-export function createLoader(model: Pick<ModelInfo, 'base' | 'maskable'>, threads = 1): Loader {
+export function createLoader(model: Pick<ModelInfo, 'base' | 'maskable' | 'backend'>, threads = 1): Loader {
   const giveUp = new Int32Array(new SharedArrayBuffer(4));
-  const settings: LoaderSettings = { base: model.base, matrices: model.maskable, threads, giveUp };
+  const { base, maskable: matrices, backend = 'cpu' } = model;
+  const settings: LoaderSettings = { base, matrices, threads, backend, giveUp };
   const script = new URL('./loader-worker.js', import.meta.url);
   return new ThreadLoader(new WorkerCalls<LoadRequest, LoadResult>('mask loader', script, settings), giveUp);
 }

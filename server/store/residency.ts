@@ -10,7 +10,7 @@
  */
 import { LRUCache } from 'lru-cache';
 import type { Digest } from '../../codec/mask-set.js';
-import type { ModelInfo } from '../engine/types.js';
+import { packedBytesOf, type ModelInfo } from '../engine/types.js';
 import { ServerError } from '../errors.js';
 import { abortable } from './abortable.js';
 import { Arrivals, type Household } from './arrivals.js';
@@ -28,7 +28,7 @@ export interface ResidencyOptions {
   readonly budgetBytes: number;
   /** Memory for the nibbles of evicted tasks, beside `budgetBytes`. 0, the default: none are kept. */
   readonly warmBytes?: number;
-  readonly model: Pick<ModelInfo, 'base' | 'maskable'>;
+  readonly model: Pick<ModelInfo, 'base' | 'maskable' | 'backend'>;
   readonly registry: Pick<Registry, 'lineage'>;
   /** Threads that a load may use. 1: the other cores stay with the engine. */
   readonly loaderThreads?: number;
@@ -55,9 +55,9 @@ export function createResidency(options: ResidencyOptions): CheckedResidency {
   return new LruResidency(budgetBytes, taskBytes(model), registry, loader, warm, waitMs);
 }
 
-/** The packed form of every matrix: 9/16 of the dense bytes. */
+/** The packed form of every matrix. */
 function taskBytes({ maskable }: Pick<ModelInfo, 'maskable'>): number {
-  return maskable.reduce((sum, { rows, cols }) => sum + rows * cols + (rows * cols) / 8, 0);
+  return maskable.reduce((sum, matrix) => sum + packedBytesOf(matrix), 0);
 }
 
 class LruResidency implements CheckedResidency, Household {

@@ -48,6 +48,17 @@ describe('the configuration', () => {
     assert.deepEqual([config.port, config.cacheBytes, config.host], [3, 2 * 2 ** 30, '127.0.0.1']);
   });
 
+  it('runs where it is told to, and remembers which memory was asked for', () => {
+    assert.deepEqual([parse([]).backend, parse(['--backend', 'cpu']).backend], ['auto', 'cpu']);
+    assert.equal(parse([], { MASKSERVE_BACKEND: 'cuda' }).backend, 'cuda');
+    assert.throws(
+      () => parse(['--backend', 'rocm']),
+      /expected one of auto, cpu, cuda for --backend but received "rocm"/,
+    );
+    assert.deepEqual(parse([]).given, { cacheBytes: undefined, kvBytes: undefined });
+    assert.deepEqual(parse(['--kv-bytes', '1M']).given, { cacheBytes: undefined, kvBytes: 2 ** 20 });
+  });
+
   it('takes several origins', () => {
     const flags = parse(['--allow-origin', 'https://a.example', '--allow-origin', 'http://b.example:81/']);
     assert.deepEqual(flags.allowOrigins, ['https://a.example', 'http://b.example:81']);

@@ -1,0 +1,83 @@
+// The state of one calling thread: a stream on which all its ops happen in order, working memory on the device, pinned
+// memory between host and device, the matrix libraries' handles, the last error.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../include/backend.h"
+#include "runtime.h"
+
+namespace maskserve {
+namespace cuda {
+
+class DenseGemm;
+class SparseGemm;
+
+// What ends an op: its status, and the line about it. Never leaves this library.
+struct Failure {
+  ms_status status;
+  std::string line;
+};
+
+// Throws what a call of the runtime ended with.
+void Require(cudaError_t error, const char* what);
+
+// Working memory: what an op takes is its own until the next op of the context takes some. All of them use the same
+// stream, so that nothing waits.
+class Arena {
+ public:
+  ~Arena();
+  // 256-byte aligned. Throws Failure.
+  void* Take(size_t bytes);
+  // Everything may be taken again. Blocks that an op needed beside the first become one.
+  void Reset(cudaStream_t stream);
+
+ private:
+  struct Block {
+    char* memory;
+    size_t bytes, taken;
+  };
+  std::vector<Block> blocks_;
+};
+
+// Two pinned buffers that take turns: one is filled from the host's pages while the other is on its way.
+class Staging {
+ public:
+  ~Staging();
+  void Upload(void* out, const void* host_in, size_t bytes, cudaStream_t stream);
+  void Download(void* host_out, const void* in, size_t bytes, cudaStream_t stream);
+
+ private:
+  void Prepare();
+
+  char* halves_[2] = {nullptr, nullptr};
+  cudaEvent_t passed_[2] = {nullptr, nullptr};
+};
+
+// fp32 activations that were rounded to bf16: kept for the next product of the same ones (q, k, v; gate, up).
+struct RoundedActivations {
+  const float* x = nullptr;
+  int64_t rows = 0, padded = 0, cols = 0;
+  uint16_t* rounded = nullptr;
+  size_t bytes = 0;
+  uint64_t releases = 0;  // memory.h's count when it was looked at last
+};
+
+}  // namespace cuda
+}  // namespace maskserve
+
+struct ms_context {
+  cudaStream_t stream = nullptr;
+  int32_t exact = 0, threads = 1;
+  maskserve::cuda::Arena arena;
+  maskserve::cuda::Staging staging;
+  maskserve::cuda::RoundedActivations rounded;
+  std::unique_ptr<maskserve::cuda::DenseGemm> dense;
+  std::unique_ptr<maskserve::cuda::SparseGemm> sparse;
+  std::string error;
+
+  ms_context();
+  ~ms_context();
+};

@@ -1,0 +1,74 @@
+# make cuda: $(OUT)/libmaskserve_cuda.so, the CUDA backend that the addon loads at run time. Needs nvcc (on the PATH, in
+# /usr/local/cuda, or NVCC=…); without it a line says so, and nothing is built.
+# CUDA_ARCHS="80 86 89 90a": the GPUs that it is compiled for.
+
+NVCC ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_ARCHS ?= 80 86 89 90a
+CUDA_OUT := $(OUT)/cuda
+CUDA_LIBRARY := $(OUT)/libmaskserve_cuda.so
+
+comma := ,
+space := $(subst ,, )
+CUDA_NAMES := $(subst $(space),$(comma),$(strip $(CUDA_ARCHS:%=sm_%)))
+CUDA_CODE := $(foreach arch,$(CUDA_ARCHS),-gencode=arch=compute_$(arch)$(comma)code=sm_$(arch))
+CUDA_KERNELS := $(patsubst cuda/%.cu,$(CUDA_OUT)/%.o,$(wildcard cuda/*.cu))
+CUDA_RUNTIME := $(patsubst cuda/%.cpp,$(CUDA_OUT)/%.o,$(wildcard cuda/*.cpp))
+# Warnings of ptxas, and nvcc's own, are errors as well.
+CUDA_FLAGS := -std=c++17 -O3 --threads 1 -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra -Werror all-warnings \
+  -DMASKSERVE_ARCHITECTURES='"$(CUDA_NAMES)"'
+
+.PHONY: cuda
+ifeq ($(NVCC),)
+cuda:
+	echo 'no CUDA backend built: expected nvcc on the PATH or in /usr/local/cuda/bin; install the CUDA toolkit, or name it: npm run build:cuda -- NVCC=/path/to/nvcc'
+else
+cuda: $(CUDA_LIBRARY)
+	:
+endif
+
+# What is compiled for other architectures is compiled again.
+$(CUDA_OUT)/flags: FORCE
+	mkdir -p $(@D)
+	echo '$(NVCC) $(CUDA_CODE) $(CUDA_FLAGS)' | cmp -s - $@ || echo '$(NVCC) $(CUDA_CODE) $(CUDA_FLAGS)' > $@
+.PHONY: FORCE
+FORCE:
+
+$(CUDA_OUT)/%.o: cuda/%.cu $(CUDA_OUT)/flags
+	$(NVCC) $(CUDA_FLAGS) $(CUDA_CODE) -MD -MF $(@:.o=.d) -c -o $@ $<
+$(CUDA_OUT)/%.o: cuda/%.cpp $(CUDA_OUT)/flags
+	$(NVCC) $(CUDA_FLAGS) -MD -MF $(@:.o=.d) -c -o $@ $<
+
+# Linked whole (-z defs) before it is renamed into place: one that lacks a symbol never replaces one that works.
+$(CUDA_LIBRARY): $(CUDA_KERNELS) $(CUDA_RUNTIME)
+	$(NVCC) -shared -cudart static $(CUDA_CODE) -Xlinker -z,nodelete,-z,relro,-z,now,-z,defs -o $(OUT)/next.so $^ -ldl -lpthread
+	mv $(OUT)/next.so $@
+
+-include $(CUDA_KERNELS:.o=.d) $(CUDA_RUNTIME:.o=.d)
+
+# make cuda-on-host: the same backend with its kernels on the host (host/) and the runtime over host memory, as
+# $(OUT)/libmaskserve_cuda_on_host.so: what the tests load where there is no GPU.
+ON_HOST_LIBRARY := $(OUT)/libmaskserve_cuda_on_host.so
+ON_HOST := $(OUT)/cuda-on-host
+ON_HOST_OBJECTS := $(patsubst cuda/%.cu,$(ON_HOST)/%.o,$(wildcard cuda/*.cu)) \
+  $(patsubst cuda/%.cpp,$(ON_HOST)/%.o,$(filter-out cuda/device.cpp,$(wildcard cuda/*.cpp))) \
+  $(patsubst cuda/host/%.cpp,$(ON_HOST)/host/%.o,$(wildcard cuda/host/*.cpp)) $(ON_HOST)/host_runtime.o
+COMPILE_ON_HOST = mkdir -p $(@D) && $(CXX) -std=c++17 -O2 -fPIC -fvisibility=hidden -ffp-contract=off -fno-strict-aliasing \
+  -Wall -Wextra -Wno-unknown-pragmas $(WERROR) -MMD -MP -DMASKSERVE_CUDA_ON_HOST -c -o $@
+
+.PHONY: cuda-on-host
+cuda-on-host: $(ON_HOST_LIBRARY)
+	:
+
+$(ON_HOST_LIBRARY): $(ON_HOST_OBJECTS)
+	$(CXX) -shared -pthread -Wl,-z,nodelete,-z,now,-z,defs -o $(OUT)/next_on_host.so $^ -ldl
+	mv $(OUT)/next_on_host.so $@
+$(ON_HOST)/%.o: cuda/%.cu Makefile
+	$(COMPILE_ON_HOST) -x c++ $<
+$(ON_HOST)/%.o: cuda/%.cpp Makefile
+	$(COMPILE_ON_HOST) $<
+$(ON_HOST)/host/%.o: cuda/host/%.cpp Makefile
+	$(COMPILE_ON_HOST) $<
+$(ON_HOST)/host_runtime.o: ../test/kernels/backend/host_runtime.cpp Makefile
+	$(COMPILE_ON_HOST) $<
+
+-include $(ON_HOST_OBJECTS:.o=.d)

@@ -1,0 +1,87 @@
+// One call of the op table: what it takes of the context, and how it ends.
+#pragma once
+
+#include <exception>
+
+#include "context.h"
+
+namespace maskserve {
+namespace cuda {
+
+class Op {
+ public:
+  // Whether the rounded activations of the op before stay: only products leave them as they are.
+  enum class Rounded { kDropped, kKept };
+
+  explicit Op(ms_context* ctx, Rounded rounded) : ctx_(ctx) {
+    ctx->arena.Reset(ctx->stream);
+    if (rounded == Rounded::kDropped) ctx->rounded.x = nullptr;
+  }
+
+  ms_context* context() const { return ctx_; }
+  cudaStream_t stream() const { return ctx_->stream; }
+  int32_t exact() const { return ctx_->exact; }
+
+  // Working memory of this op.
+  template <typename T>
+  T* Take(int64_t count) {
+    return static_cast<T*>(ctx_->arena.Take(static_cast<size_t>(count) * sizeof(T)));
+  }
+  void* TakeBytes(size_t bytes) { return ctx_->arena.Take(bytes); }
+
+  // A copy on the device of what the host has.
+  template <typename T>
+  T* Upload(const T* host, int64_t count) {
+    T* device = Take<T>(count);
+    Send(device, host, static_cast<size_t>(count) * sizeof(T));
+    return device;
+  }
+  // Small copies: pageable memory has been read when the call returns.
+  void Send(void* device, const void* host, size_t bytes);
+  // Waits for everything before.
+  void Fetch(void* host, const void* device, size_t bytes);
+  void Zero(void* device, size_t bytes);
+
+  // launch.h's `bad`: nothing is bad yet.
+  uint64_t* Bad();
+  // Throws MS_BAD_DATA with `line` (a printf format for the row) if something was.
+  void RequireGood(const uint64_t* bad, const char* line);
+
+ private:
+  ms_context* ctx_;
+};
+
+// Ops of all threads take turns where kernels run on the host, whose stand-in for a grid is one a process.
+class Turn {
+ public:
+  Turn();
+  ~Turn();
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+};
+
+// Runs `body(op)` and makes a status of how it ended; nothing is thrown across the C ABI.
+template <typename Body>
+ms_status Run(ms_context* ctx, Op::Rounded rounded, Body&& body) noexcept {
+  const Turn turn;
+  try {
+    Op op(ctx, rounded);
+    body(op);
+    Require(cudaGetLastError(), "a kernel");
+    return MS_OK;
+  } catch (const Failure& failure) {
+    ctx->error = failure.line;
+    return failure.status;
+  } catch (const std::exception& error) {
+    ctx->error = error.what();
+    return MS_OUT_OF_MEMORY;
+  }
+}
+
+template <typename Body>
+ms_status Run(ms_context* ctx, Body&& body) noexcept {
+  return Run(ctx, Op::Rounded::kDropped, body);
+}
+
+}  // namespace cuda
+}  // namespace maskserve

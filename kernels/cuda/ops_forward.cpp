@@ -1,0 +1,131 @@
+// Conversion, and the forward pass but for its products.
+
+#include <algorithm>
+#include <cstdint>
+
+#include "launch.h"
+#include "ops.h"
+
+namespace maskserve {
+namespace cuda {
+
+namespace {
+
+size_t ElementBytes(ms_value_type type) {
+  return type == MS_F32 ? 4 : 2;
+}
+
+// The input of a conversion may begin anywhere; kernels read whole elements.
+const void* Aligned(Op& op, const void* in, ms_value_type type, int64_t n) {
+  const size_t element = ElementBytes(type);
+  if (reinterpret_cast<uintptr_t>(in) % element == 0) return in;
+  const size_t bytes = static_cast<size_t>(n) * element;
+  void* copy = op.TakeBytes(bytes);
+  Require(cudaMemcpyAsync(copy, in, bytes, cudaMemcpyDeviceToDevice, op.stream()), "a copy on the GPU");
+  return copy;
+}
+
+void RequireHeadDim(int64_t head_dim) {
+  if (head_dim <= kMaxHeadDim && head_dim % 4 == 0) return;
+  throw Failure{MS_UNSUPPORTED, "expected heads of at most 256 values, a multiple of 4, on the GPU but received " +
+                                    std::to_string(head_dim) + "; use --backend cpu"};
+}
+
+ms_status ReadThrough(ms_context* ctx, const void* data, int64_t bytes, uint64_t* host_xor) {
+  return Run(ctx, [&](Op& op) {
+    auto* sum = op.Take<uint64_t>(1);
+    op.Zero(sum, sizeof(*sum));
+    read_through(sum, data, bytes, op.stream());
+    op.Fetch(host_xor, sum, sizeof(*sum));
+  });
+}
+
+ms_status ToBf16(ms_context* ctx, uint16_t* out, const void* in, ms_value_type type, int64_t n) {
+  return Run(ctx, [&](Op& op) { to_bf16(out, Aligned(op, in, type, n), type, n, op.stream()); });
+}
+
+ms_status ToF32(ms_context* ctx, float* out, const void* in, ms_value_type type, int64_t n) {
+  return Run(ctx, [&](Op& op) { to_f32(out, Aligned(op, in, type, n), type, n, op.stream()); });
+}
+
+ms_status Embed(ms_context* ctx, float* out, ms_weights table, const int32_t* host_ids, int64_t tokens, int64_t dim) {
+  return Run(
+      ctx, [&](Op& op) { embed(out, Bf16Of(table, "embed"), op.Upload(host_ids, tokens), tokens, dim, op.stream()); });
+}
+
+ms_status RmsNorm(ms_context* ctx, float* out, const float* x, const float* gain, int64_t rows, int64_t dim,
+                  double eps) {
+  return Run(ctx, [&](Op& op) { rmsnorm(out, x, gain, rows, dim, eps, op.stream()); });
+}
+
+ms_status Rope(ms_context* ctx, float* x, const float* cos, const float* sin, int64_t start, int64_t tokens,
+               int64_t heads, int64_t head_dim) {
+  return Run(ctx, [&](Op& op) { rope(x, cos, sin, start, tokens, heads, head_dim, op.stream()); });
+}
+
+ms_status KvWrite(ms_context* ctx, float* cache, const float* x, int64_t start, int64_t tokens, int64_t kv_heads,
+                  int64_t head_dim, int64_t capacity) {
+  return Run(ctx, [&](Op& op) { kv_write(cache, x, start, tokens, kv_heads, head_dim, capacity, op.stream()); });
+}
+
+ms_status Attention(ms_context* ctx, float* out, const float* q, const float* k_cache, const float* v_cache,
+                    int64_t start, int64_t tokens, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t capacity,
+                    double scale, int64_t window) {
+  return Run(ctx, [&](Op& op) {
+    RequireHeadDim(head_dim);
+    attention(out, q, k_cache, v_cache, start, tokens, heads, kv_heads, head_dim, capacity, scale, window, op.stream());
+  });
+}
+
+ms_status AttendRows(ms_context* ctx, float* out, float* q, float* k, const float* v, const float* cos,
+                     const float* sin, const ms_cache_row* host_rows, int64_t rows, int64_t heads, int64_t kv_heads,
+                     int64_t head_dim, double scale, int64_t window) {
+  return Run(ctx, [&](Op& op) {
+    RequireHeadDim(head_dim);
+    int64_t last = 0;
+    for (int64_t r = 0; r < rows; ++r) last = std::max(last, host_rows[r].position);
+    const auto* caches = op.Upload(host_rows, rows);
+    void* workspace = op.TakeBytes(attend_rows_workspace(rows, heads, head_dim, last));
+    attend_rows(out, q, k, v, cos, sin, caches, rows, heads, kv_heads, head_dim, scale, window, last, workspace,
+                op.stream());
+  });
+}
+
+ms_status SiluMul(ms_context* ctx, float* out, const float* gate, const float* up, int64_t n) {
+  return Run(ctx, [&](Op& op) { silu_mul(out, gate, up, n, op.stream()); });
+}
+
+ms_status Add(ms_context* ctx, float* x, const float* y, int64_t n) {
+  return Run(ctx, [&](Op& op) { add(x, y, n, op.stream()); });
+}
+
+ms_status AddBias(ms_context* ctx, float* x, const float* bias, int64_t rows, int64_t n) {
+  // A product's input is not its output: what was rounded stays.
+  return Run(ctx, Op::Rounded::kKept, [&](Op& op) { add_bias(x, bias, rows, n, op.stream()); });
+}
+
+}  // namespace
+
+const uint16_t* Bf16Of(const ms_weights& w, const char* op) {
+  if (w.type == MS_BF16) return static_cast<const uint16_t*>(w.values);
+  throw Failure{MS_UNSUPPORTED, std::string("expected ") + op + " of bf16 weights on the GPU but received type " +
+                                    std::to_string(w.type)};
+}
+
+void AddForwardOps(ms_ops* ops) {
+  ops->read_through = ReadThrough;
+  ops->to_bf16 = ToBf16;
+  ops->to_f32 = ToF32;
+  ops->embed = Embed;
+  ops->rmsnorm = RmsNorm;
+  ops->rope = Rope;
+  ops->kv_write = KvWrite;
+  ops->attention = Attention;
+  ops->attend_rows = AttendRows;
+  ops->silu_mul = SiluMul;
+  ops->add = Add;
+  ops->add_bias = AddBias;
+}
+
+}  // namespace cuda
+}  // namespace maskserve
