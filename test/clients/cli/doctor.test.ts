@@ -61,7 +61,7 @@ test('without a CUDA backend it says what runs here, and how to build one', () =
   assert.match(advice[0] ?? '', /the model runs on the CPU: .*npm run build:cuda/);
   assert.match(
     doctor(env),
-    /kernels .*threads[\s\S]*CUDA library  none[\s\S]*what to do:\n  the model runs on the CPU/,
+    /kernels .*threads[\s\S]*CUDA library {2}none[\s\S]*what to do:\n {2}the model runs on the CPU/,
   );
 });
 
@@ -69,7 +69,7 @@ test('a backend that can’t run here is told with its reason, and with what was
   const env = { MASKSERVE_CUDA_LIBRARY: library, MASKSERVE_FAKE: 'refused', MASKSERVE_FAKE_REPORT: REPORT };
   const { cuda, backend } = examination(env);
   assert.deepEqual([cuda.reason, backend, cuda.report?.runtime], ['no GPU in this test', 'cpu', '13.0']);
-  assert.match(doctor(env), /what to do:\n  the model runs on the CPU: no GPU in this test/);
+  assert.match(doctor(env), /what to do:\n {2}the model runs on the CPU: no GPU in this test/);
 });
 
 test('a backend that works names its GPU, what was refused, what is missing, what warns', () => {
