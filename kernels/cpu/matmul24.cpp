@@ -44,14 +44,17 @@ ms_status Correct24(ms_context* ctx, const Patched24& p, bool finite) {
   X* room = static_cast<X*>(Scratch(ctx, bytes));
   if (bytes != 0 && room == NULL) return FailMemory(ctx, bytes);
   const X* x = PlainRows(room, p.x, p.tokens * k);
-  constexpr int64_t kTaskElements = 1 << 22;  // of the matrix: some 20 µs
-  const int64_t grain = Max(1, kTaskElements / (kWindowRows24 * k)), pieces = CeilDiv(Windows24(n), grain);
+  // Windows of the same rows add to the same y: a task takes all of them.
+  constexpr int64_t kTaskElements = 1 << 22;  // of the matrix: some 10 µs
+  const int64_t rows = Max(1, kTaskElements / (kWindowRows24 * k)) * kWindowRows24, pieces = CeilDiv(n, rows);
   auto task = [&](int64_t i, int) {
-    const int64_t t = i / pieces, begin = i % pieces * grain, end = Min(Windows24(n), begin + grain);
+    const int64_t t = i / pieces, begin = i % pieces * rows, end = Min(n, begin + rows);
     const uint8_t* patch = Patched24::PatchOf(p, t);
-    if (patch != NULL) AddSwaps24(p.y + t * n, x + t * k, patch, begin, end, n, finite);
-    if (finite) return;
-    SpreadNonFinite24(p.y + t * n, p.x + t * k, p.w, patch, begin * kWindowRows24, Min(n, end * kWindowRows24));
+    const int64_t last = patch == NULL ? 0 : CeilDiv(end, kWindowRows24) * WindowsAcross24(k);
+    for (int64_t j = begin / kWindowRows24 * WindowsAcross24(k); j < last; ++j) {
+      AddWindow24(p.y + t * n, x + t * k, Window24::Of(patch, j, n, k), finite);
+    }
+    if (!finite) SpreadNonFinite24(p.y + t * n, p.x + t * k, p.w, patch, begin, end);
   };
   Parallel(ctx, p.tokens * pieces, task);
   return MS_OK;

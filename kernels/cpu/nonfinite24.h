@@ -27,12 +27,12 @@ bool Keeps24(const Packed24& w, const uint8_t* patch, int64_t r, int64_t c) {
   const unsigned nibble = byte >> (c & 4) & 15u, at = static_cast<unsigned>(c & 3);
   bool kept = (nibble & 3) == at || nibble >> 2 == at;
   if (patch == NULL) return kept;
-  Lane24 lane = LaneOfRow24(patch, w.n, r);
-  for (Swap24 swap; lane.Next(&swap);) {
-    if (swap.in == swap.out) continue;
-    if (swap.in == c) kept = true;
-    if (swap.out == c) kept = false;
-  }
+  const int64_t across = WindowsAcross24(w.k), window = r / kWindowRows24 * across + c / kWindowColumns24;
+  auto change = [&](const Swap24& swap) {
+    if (swap.in == c % kWindowColumns24) kept = true;
+    if (swap.out == c % kWindowColumns24) kept = false;
+  };
+  EachSwapOfRow24(Window24::Of(patch, window, w.n, w.k), r, change);
   return kept;
 }
 

@@ -36,11 +36,11 @@ struct MetaChanges24 {
   const uint8_t* child;
 
   template <typename Fn>
-  MS_INLINE void EachSwap(const MetaChanges24& changes, int64_t r, Fn& fn) {
-    const int64_t k = changes.parent.k;
+  MS_INLINE void EachSwap(const MetaChanges24& changes, int64_t r, int64_t first, int64_t end, Fn& fn) {
+    const int64_t k = changes.parent.k, last = Min(k, 4 * end);
     const Rows24 row = changes.parent.From(r);
     const uint8_t* child = changes.child + r * (k / 8);
-    for (int64_t i = 0; i < k; i += kBlock24) {
+    for (int64_t i = 4 * first; i < last; i += kBlock24) {
       const uint8_t* meta = Rows24::Any(row, 0, i).meta;
       const int64_t bytes = Min(kBlock24, k - i) / 8;
       if (bytes == 8 && LoadMeta(meta) == LoadMeta(child + i / 8)) continue;

@@ -1,7 +1,8 @@
 // Writing a patch (patch24.h) from its rows' swaps, whoever knows them.
 //
-// Changes is where they come from: EachSwap(changes, row, fn) calls fn(group, in, out) for each swap of a row, groups
-// ascending, in and out positions in the group. It is called on several threads, and several times.
+// Changes is where they come from: EachSwap(changes, row, first, end, fn) calls fn(group, in, out) for each swap of a
+// row's groups [first, end), ascending; in and out are positions in the group. It is called on several threads, and
+// several times.
 #pragma once
 
 #include "patch24.h"
@@ -9,15 +10,10 @@
 namespace maskserve {
 namespace {
 
-// Steps that a lane needs: its swaps and their fillers.
 struct LaneCounter24 {
   uint32_t steps;
-  int64_t group;
 
-  void operator()(int64_t at, unsigned, unsigned) {
-    steps += static_cast<uint32_t>(1 + (at - group) / kMaxGap24);
-    group = at;
-  }
+  void operator()(int64_t, unsigned, unsigned) { ++steps; }
 };
 
 // A window before it is written: the rows in the order of their lanes, and the steps of its slices.
@@ -45,17 +41,16 @@ MS_INLINE void SortLongestFirst24(uint8_t* rows, const uint32_t* steps, int64_t 
 }
 
 template <typename Changes>
-void PlanWindow24(WindowPlan24* plan, const Changes& changes, int64_t n, int64_t window) {
-  const int64_t count = WindowRows24(n, window);
+void PlanWindow24(WindowPlan24* plan, const Changes& changes, const WindowPlace24& place) {
   uint32_t steps[kWindowRows24];
-  for (int64_t r = 0; r < count; ++r) {
-    LaneCounter24 counter = {0, 0};
-    Changes::EachSwap(changes, window * kWindowRows24 + r, counter);
+  for (int64_t r = 0; r < place.rows; ++r) {
+    LaneCounter24 counter = {0};
+    Changes::EachSwap(changes, place.row + r, place.group, place.group + kWindowGroups24, counter);
     steps[r] = counter.steps;
   }
   memset(plan, 0, sizeof(*plan));
-  SortLongestFirst24(plan->rows, steps, count);
-  plan->slices = CeilDiv(count, kSliceRows24);
+  SortLongestFirst24(plan->rows, steps, place.rows);
+  plan->slices = place.Slices();
   plan->bytes = WindowHeadBytes24(plan->slices);
   for (int64_t s = 0; s < plan->slices; ++s) {
     plan->steps[s] = steps[plan->rows[s * kSliceRows24]];
@@ -66,20 +61,15 @@ void PlanWindow24(WindowPlan24* plan, const Changes& changes, int64_t n, int64_t
 // Fills one lane of a slice of zeros.
 struct LaneWriter24 {
   uint8_t* step;
-  int64_t lane, group;
+  int64_t lane, first_group;
   const uint16_t* row;  // of the dense weights
   bool finite;
 
-  void Put(unsigned code) {
-    const uint16_t word = static_cast<uint16_t>(code);
-    memcpy(step + 4 * kSliceRows24 + 2 * lane, &word, 2);
-  }
-  void operator()(int64_t at, unsigned in, unsigned out) {
-    for (; at - group >= kMaxGap24; group += kMaxGap24, step += kStepBytes24) Put(kMaxGap24 << 4);
-    const uint16_t weights[2] = {row[4 * at + in], static_cast<uint16_t>(row[4 * at + out] ^ 0x8000u)};
+  void operator()(int64_t group, unsigned in, unsigned out) {
+    const uint16_t weights[2] = {row[4 * group + in], static_cast<uint16_t>(row[4 * group + out] ^ 0x8000u)};
+    const uint16_t code = static_cast<uint16_t>((group - first_group) << 4 | out << 2 | in);
     memcpy(step + 4 * lane, weights, 4);
-    Put(static_cast<unsigned>(at - group) << 4 | out << 2 | in);
-    group = at;
+    memcpy(step + 4 * kSliceRows24 + 2 * lane, &code, 2);
     step += kStepBytes24;
     finite &= (weights[1] & 0x7f80u) != 0x7f80u;
   }
@@ -88,40 +78,46 @@ struct LaneWriter24 {
 // -1, or a row of which a weight that goes out is infinite or not a number: nothing that is added later takes it out of
 // a sum.
 template <typename Changes>
-int64_t WriteWindow24(uint8_t* out, const WindowPlan24& plan, const Changes& changes, const uint16_t* w, int64_t n,
-                      int64_t k, int64_t window) {
-  memset(out, 0, static_cast<size_t>(plan.bytes));
+int64_t WriteWindow24(uint8_t* out, const WindowPlan24& plan, const Changes& changes, const uint16_t* w, int64_t k,
+                      const WindowPlace24& place) {
+  memset(out, 0, static_cast<size_t>(PatchUnits24(plan.bytes) * kPatchUnit24));
   memcpy(out, plan.steps, static_cast<size_t>(plan.slices) * 4);
   memcpy(out + plan.slices * 4, plan.rows, static_cast<size_t>(plan.slices * kSliceRows24));
   uint8_t* steps = out + WindowHeadBytes24(plan.slices);
   int64_t bad = -1;
-  for (int64_t at = 0; at < WindowRows24(n, window); ++at) {
-    const int64_t slice = at / kSliceRows24, lane = at % kSliceRows24, row = window * kWindowRows24 + plan.rows[at];
-    LaneWriter24 writer = {steps, lane, 0, w + row * k, true};
-    Changes::EachSwap(changes, row, writer);
+  for (int64_t at = 0; at < place.rows; ++at) {
+    const int64_t slice = at / kSliceRows24, lane = at % kSliceRows24, row = place.row + plan.rows[at];
+    LaneWriter24 writer = {steps, lane, place.group, w + row * k, true};
+    Changes::EachSwap(changes, row, place.group, place.group + kWindowGroups24, writer);
     if (!writer.finite) bad = row;
     if (lane == kSliceRows24 - 1) steps += plan.steps[slice] * kStepBytes24;
   }
   return bad;
 }
 
-constexpr int64_t kPlanColumns24 = 1 << 20;  // elements of the matrix a task
+// body(window) for each, in tasks of some elements of the matrix.
+template <typename Body>
+MS_INLINE void EachWindow24(ms_context* ctx, int64_t n, int64_t k, Body& body) {
+  constexpr int64_t kElements = 1 << 20;
+  auto piece = [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) body(i);
+  };
+  ParallelRanges(ctx, Windows24(n, k), Max(1, kElements / (kWindowRows24 * Min(k, kWindowColumns24))), piece);
+}
 
 // bytes ← of the whole patch. `table` (windows + 1), unless NULL, gets where each window begins.
 template <typename Changes>
 ms_status SizePatch24(ms_context* ctx, const Changes& changes, int64_t n, int64_t k, uint32_t* table, int64_t* bytes) {
-  const int64_t windows = Windows24(n);
+  const int64_t windows = Windows24(n, k);
   int64_t units = 0;
-  auto size = [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      WindowPlan24 plan;
-      PlanWindow24(&plan, changes, n, i);
-      __atomic_fetch_add(&units, PatchUnits24(plan.bytes), __ATOMIC_RELAXED);
-      if (table != NULL) table[i + 1] = static_cast<uint32_t>(PatchUnits24(plan.bytes));
-    }
+  auto size = [&](int64_t i) {
+    WindowPlan24 plan;
+    PlanWindow24(&plan, changes, WindowPlace24::Of(i, n, k));
+    __atomic_fetch_add(&units, PatchUnits24(plan.bytes), __ATOMIC_RELAXED);
+    if (table != NULL) table[i + 1] = static_cast<uint32_t>(PatchUnits24(plan.bytes));
   };
-  ParallelRanges(ctx, windows, Max(1, kPlanColumns24 / (k * kWindowRows24)), size);
-  *bytes = PatchTableBytes24(n) + units * kPatchUnit24;
+  EachWindow24(ctx, n, k, size);
+  *bytes = PatchTableBytes24(n, k) + units * kPatchUnit24;
   if (units > static_cast<int64_t>(UINT32_MAX)) {
     return Fail(ctx, MS_BAD_DATA,
                 "expected a patch of less than 128 GiB for one matrix but received changes of %lld bytes; compact this "
@@ -139,7 +135,7 @@ template <typename Changes>
 ms_status WritePatch24(ms_context* ctx, void* patch, int64_t bytes, const Changes& changes, const uint16_t* w,
                        int64_t n, int64_t k) {
   uint8_t* out = static_cast<uint8_t*>(patch);
-  const int64_t windows = Windows24(n), table_bytes = PatchTableBytes24(n);
+  const int64_t windows = Windows24(n, k), table_bytes = PatchTableBytes24(n, k);
   // Room for the table comes first: a patch too short for it can't be of the right size either.
   int64_t needed = table_bytes;
   uint32_t* table = bytes < table_bytes ? NULL : reinterpret_cast<uint32_t*>(out + sizeof(PatchHeader24));
@@ -152,16 +148,14 @@ ms_status WritePatch24(ms_context* ctx, void* patch, int64_t bytes, const Change
   const int64_t table_end = static_cast<int64_t>(sizeof(PatchHeader24)) + (windows + 1) * 4;
   memset(out + table_end, 0, static_cast<size_t>(table_bytes - table_end));
   int64_t bad = -1;
-  auto write = [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      WindowPlan24 plan;
-      PlanWindow24(&plan, changes, n, i);
-      uint8_t* to = out + table_bytes + table[i] * kPatchUnit24;
-      const int64_t row = WriteWindow24(to, plan, changes, w, n, k, i);
-      if (row >= 0) __atomic_store_n(&bad, row, __ATOMIC_RELAXED);
-    }
+  auto write = [&](int64_t i) {
+    const WindowPlace24 place = WindowPlace24::Of(i, n, k);
+    WindowPlan24 plan;
+    PlanWindow24(&plan, changes, place);
+    const int64_t row = WriteWindow24(out + table_bytes + table[i] * kPatchUnit24, plan, changes, w, k, place);
+    if (row >= 0) __atomic_store_n(&bad, row, __ATOMIC_RELAXED);
   };
-  ParallelRanges(ctx, windows, Max(1, kPlanColumns24 / (k * kWindowRows24)), write);
+  EachWindow24(ctx, n, k, write);
   // Last, so that a patch that failed names no matrix.
   const PatchHeader24 header = {bad < 0 ? kPatchMagic24 : 0, n, k, bytes};
   memcpy(out, &header, sizeof(header));

@@ -5,7 +5,7 @@ import { onEveryIsa } from './every-isa.js';
 import { assertSameBits, changed, floats, metadata, random, relativeError, weights, type Random } from './numbers.js';
 import { scoped, type Scope } from './scope.js';
 
-/** T, N, K: tails of rows and columns, more than a window of rows, and a K whose changes are far apart. */
+/** T, N, K: tails of rows and columns, more than a window of rows, and more than a window of columns. */
 const SHAPES: readonly (readonly [number, number, number])[] = [
   [1, 1, 8],
   [2, 9, 64],
