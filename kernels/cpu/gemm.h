@@ -22,72 +22,93 @@ struct Places {
   static constexpr int kRow = kAlong ? W : 1, kStep = kAlong ? 1 : R;
 };
 
-// c (R, kColumns · W), of which `columns` exist, over `depth` elements, a multiple of W.
-template <typename P, bool kAlong, int R>
-void ProductTile(float* c, int64_t ldc, const typename P::E* a, const typename P::E* b, int64_t depth, int64_t columns,
-                 bool add) {
-  constexpr int C = P::kColumns;
-  typedef Places<R, kAlong> At;
-  VF acc[R][C];
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-    for (int j = 0; j < C; ++j) {
-      const int64_t n = Min(W, Max(0, columns - j * W));
-      acc[r][j] = !add ? Zero() : n == W ? Load(c + r * ldc + j * W) : LoadPart(c + r * ldc + j * W, n);
-    }
-  }
-  for (int64_t d = 0; d < depth; d += W, a += R * W, b += C * W * W) {
-    const typename P::E* from = a;
-    const typename P::E* to = b;
-#pragma GCC unroll 2
-    for (int i = 0; i < W; ++i, from += At::kStep, to += C * W) {
-      typename P::Vector columns_of_b[C];
-#pragma GCC unroll 4
-      for (int j = 0; j < C; ++j) columns_of_b[j] = P::LoadColumns(to + j * W);
-#pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-        const typename P::Vector row = P::Broadcast(from + r * At::kRow);
-#pragma GCC unroll 4
-        for (int j = 0; j < C; ++j) acc[r][j] = P::Step(acc[r][j], row, columns_of_b[j]);
-      }
-    }
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-    for (int j = 0; j < C; ++j) {
-      const int64_t n = Min(W, Max(0, columns - j * W));
-      if (n == W) {
-        Store(c + r * ldc + j * W, acc[r][j]);
-      } else if (n > 0) {
-        StorePart(c + r * ldc + j * W, acc[r][j], n);
-      }
-    }
-  }
-}
+// The part of C that a tile of R rows × C registers holds, of which `columns` exist.
+template <int R, int C>
+struct Accumulators {
+  VF of[R][C];
 
+  MS_METHOD void Begin(const float* c, int64_t ldc, int64_t columns, bool add) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int j = 0; j < C; ++j) {
+        const int64_t n = Min(W, Max(0, columns - j * W));
+        of[r][j] = !add ? Zero() : n == W ? Load(c + r * ldc + j * W) : LoadPart(c + r * ldc + j * W, n);
+      }
+    }
+  }
+  MS_METHOD void End(float* c, int64_t ldc, int64_t columns) const {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int j = 0; j < C; ++j) {
+        const int64_t n = Min(W, Max(0, columns - j * W));
+        if (n == W) {
+          Store(c + r * ldc + j * W, of[r][j]);
+        } else if (n > 0) {
+          StorePart(c + r * ldc + j * W, of[r][j], n);
+        }
+      }
+    }
+  }
+};
+
+// Both operands dense. kAlong: A is packed by PackAlong.
 template <typename P, bool kAlong>
-MS_INLINE void ProductPanel(int width, float* c, int64_t ldc, const typename P::E* a, const typename P::E* b,
-                            int64_t depth, int64_t columns, bool add) {
-  static_assert(P::kRows <= 12, "a case for every width");
-  switch (width) {
-#define MS_WIDTH(R) \
-  case R:           \
-    return ProductTile<P, kAlong, Min(R, P::kRows)>(c, ldc, a, b, depth, columns, add)
-    MS_WIDTH(1);
-    MS_WIDTH(2);
-    MS_WIDTH(3);
-    MS_WIDTH(4);
-    MS_WIDTH(5);
-    MS_WIDTH(6);
-    MS_WIDTH(7);
-    MS_WIDTH(8);
-    MS_WIDTH(9);
-    MS_WIDTH(10);
-    MS_WIDTH(11);
-    MS_WIDTH(12);
-#undef MS_WIDTH
+struct DenseTile {
+  typedef P Product;
+  static constexpr int kRows = P::kRows, kColumns = P::kColumns;
+  static constexpr int64_t kBlock = W;
+
+  // c (R, kColumns · W) over `depth` elements, a multiple of W.
+  template <int R>
+  static void Run(float* c, int64_t ldc, const typename P::E* a, const typename P::E* b, int64_t depth, int64_t columns,
+                  bool add) {
+    constexpr int C = kColumns;
+    typedef Places<R, kAlong> At;
+    Accumulators<R, C> acc;
+    acc.Begin(c, ldc, columns, add);
+    for (int64_t d = 0; d < depth; d += W, a += R * W, b += C * W * W) {
+      const typename P::E* from = a;
+      const typename P::E* to = b;
+#pragma GCC unroll 2
+      for (int i = 0; i < W; ++i, from += At::kStep, to += C * W) {
+        typename P::Vector columns_of_b[C];
+#pragma GCC unroll 4
+        for (int j = 0; j < C; ++j) columns_of_b[j] = P::LoadColumns(to + j * W);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) {
+          const typename P::Vector row = P::Broadcast(from + r * At::kRow);
+#pragma GCC unroll 4
+          for (int j = 0; j < C; ++j) acc.of[r][j] = P::Step(acc.of[r][j], row, columns_of_b[j]);
+        }
+      }
+    }
+    acc.End(c, ldc, columns);
+  }
+};
+
+template <typename Tile>
+MS_INLINE void RunTile(int rows, float* c, int64_t ldc, const typename Tile::Product::E* a,
+                       const typename Tile::Product::E* b, int64_t depth, int64_t columns, bool add) {
+  static_assert(Tile::kRows <= 12, "a case for every height");
+  switch (rows) {
+#define MS_ROWS(R) \
+  case R:          \
+    return Tile::template Run<Min(R, Tile::kRows)>(c, ldc, a, b, depth, columns, add)
+    MS_ROWS(1);
+    MS_ROWS(2);
+    MS_ROWS(3);
+    MS_ROWS(4);
+    MS_ROWS(5);
+    MS_ROWS(6);
+    MS_ROWS(7);
+    MS_ROWS(8);
+    MS_ROWS(9);
+    MS_ROWS(10);
+    MS_ROWS(11);
+    MS_ROWS(12);
+#undef MS_ROWS
   }
 }
 
@@ -126,9 +147,9 @@ MS_INLINE void MultiplyBlock(ms_context* ctx, float* c, int64_t ldc, const Packe
         for (int64_t p = first_panel; p < end_panel; ++p) {
           const int64_t row = block.panels.First(p);
           const int width = block.panels.Width(p);
-          ProductPanel<P, kAlong>(width, c + (block.row + row) * ldc + block.column + column, ldc,
-                                  block.a + row * block.depth + d * width, b, depth, block.columns - column,
-                                  add || d > 0);
+          RunTile<DenseTile<P, kAlong>>(width, c + (block.row + row) * ldc + block.column + column, ldc,
+                                        block.a + row * block.depth + d * width, b, depth, block.columns - column,
+                                        add || d > 0);
         }
       }
     }

@@ -1,5 +1,6 @@
 // y (T, N) = x (T, K) wᵀ with bf16 weights (N, K) and fp32 accumulation.
 
+#include "prefill.h"
 #include "tiles.h"
 
 namespace maskserve {
@@ -85,6 +86,12 @@ struct Bf16Dot : NoPrefetch {
 };
 #endif
 
+template <typename Product, typename Dot>
+MS_INLINE ms_status AnyProduct(ms_context* ctx, float* y, const float* x, const Dense& w, int64_t tokens, int64_t n) {
+  if (tokens < kManyTokens) return Multiply<Dot>(ctx, y, x, w, tokens, n, w.k, 2 * w.k);
+  return MultiplyMany<DenseTile<Product, true>>(ctx, y, x, PackTransposed<Product, uint16_t>{w.w, w.k}, tokens, n, w.k);
+}
+
 }  // namespace
 
 namespace ISA {
@@ -93,9 +100,9 @@ ms_status Matmul(ms_context* ctx, float* y, const float* x, ms_weights w, int64_
   if (w.type != MS_BF16) return FailType(ctx, "w", w.type);
   const Dense dense = {static_cast<const uint16_t*>(w.values), k};
 #if defined(__AVX512BF16__)
-  if (!Exact(ctx)) return Multiply<Bf16Dot>(ctx, y, x, dense, tokens, n, k, 2 * k);
+  if (!Exact(ctx)) return AnyProduct<Bf16Product, Bf16Dot>(ctx, y, x, dense, tokens, n);
 #endif
-  return Multiply<Fp32Dot>(ctx, y, x, dense, tokens, n, k, 2 * k);
+  return AnyProduct<Fp32Product, Fp32Dot>(ctx, y, x, dense, tokens, n);
 }
 
 }  // namespace ISA

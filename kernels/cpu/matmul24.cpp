@@ -1,8 +1,10 @@
 // y (T, N) = x (T, K) wᵀ with w in the packed 2:4 form (packed24.h), and the same with a patch (patch24.h) for each
-// token: one pass over the parent for all of them, then each token's swaps.
+// token: one pass over the parent for all of them, then each token's swaps. Many tokens of one task are multiplied by
+// panels of its weights (panel24.h).
 
 #include "dot24.h"
 #include "nonfinite24.h"
+#include "panel24.h"
 #include "swaps24.h"
 
 namespace maskserve {
@@ -69,10 +71,45 @@ MS_INLINE ms_status Product24(ms_context* ctx, const Patched24& p) {
   return finite && p.patches == NULL ? MS_OK : Correct24<typename Dot::X>(ctx, p, finite);
 }
 
+// The instruction sets with a shuffle whose places are data.
+#if defined(__AVX512BF16__) || defined(__AVX2__)
+
+// Whether the tokens are many, and all go through the same patch or none.
+MS_INLINE bool ManyOfOneTask(const Patched24& p) {
+  for (int64_t t = 1; t < p.tokens; ++t) {
+    if (Patched24::PatchOf(p, t) != Patched24::PatchOf(p, 0)) return false;
+  }
+  return p.tokens >= kManyTokens;
+}
+
+template <typename Arithmetic>
+ms_status ProductOfPanels24(ms_context* ctx, const Patched24& p) {
+  typedef Tile24<Arithmetic> Tile;
+  const int64_t n = p.w.n, k = p.w.k;
+  const uint8_t* patch = Patched24::PatchOf(p, 0);
+  const ms_status status = MultiplyMany<Tile>(ctx, p.y, p.x, PackPanel24<Tile>{p.w, patch}, p.tokens, n, k);
+  if (status != MS_OK || !HasNonFinite(p.x, p.tokens * k)) return status;
+  auto spread = [&](int64_t t, int) { SpreadNonFinite24(p.y + t * n, p.x + t * k, p.w, patch, 0, n); };
+  Parallel(ctx, p.tokens, spread);
+  return MS_OK;
+}
+
+ms_status ProductOfOneTask24(ms_context* ctx, const Patched24& p) {
+#if defined(__AVX512BF16__)
+  if (!Exact(ctx)) return ProductOfPanels24<Bf16Picks24>(ctx, p);
+#endif
+  return ProductOfPanels24<Fp32Picks24>(ctx, p);
+}
+
+#endif
+
 ms_status AnyProduct24(ms_context* ctx, float* y, const float* x, ms_weights w, const ms_patch24* patches,
                        int64_t tokens, int64_t n, int64_t k) {
   if (w.type != MS_BF16) return FailType(ctx, "packed", w.type);
   const Patched24 product = {y, x, {static_cast<const uint8_t*>(w.values), n, k}, patches, tokens};
+#if defined(__AVX512BF16__) || defined(__AVX2__)
+  if (ManyOfOneTask(product)) return ProductOfOneTask24(ctx, product);
+#endif
 #if defined(__AVX512BF16__)
   if (!Exact(ctx)) return Product24<Bf16Dot24>(ctx, product);
 #endif

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "ops.h"
+#include "transpose.h"
 
 namespace maskserve {
 namespace {
@@ -29,12 +30,15 @@ struct Fp32Product {
   MS_INLINE VF Step(VF acc, Vector a, Vector b) {
     return Fma(a, b, acc);
   }
-  // W elements from W k's.
-  MS_INLINE void Along(float* out, const float* in) {
-    Store(out, Load(in));
+  MS_INLINE void Put(float* out, VF v) {
+    Store(out, v);
   }
-  MS_INLINE void Along(float* out, const uint16_t* in) {
-    Store(out, LoadBf16(in));
+  // W elements from W k's.
+  MS_INLINE VF Along(const float* in) {
+    return Load(in);
+  }
+  MS_INLINE VF Along(const uint16_t* in) {
+    return LoadBf16(in);
   }
   // n ≤ W elements, one a column, from one row.
   MS_INLINE void Across(float* out, const float* row, const float*, int64_t n) {
@@ -63,10 +67,11 @@ struct Bf16Product {
   MS_INLINE Vector LoadColumns(const uint32_t* b) { return _mm512_loadu_si512(b); }
   MS_INLINE Vector Broadcast(const uint32_t* a) { return _mm512_set1_epi32(static_cast<int>(*a)); }
   MS_INLINE VF Step(VF acc, Vector a, Vector b) { return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b); }
-  MS_INLINE void Along(uint32_t* out, const float* in) {
-    _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(Load(in + W), Load(in)));
+  MS_INLINE void Put(uint32_t* out, VF v) { _mm512_storeu_si512(out, _mm512_castps_si512(v)); }
+  MS_INLINE VF Along(const float* in) {
+    return _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(Load(in + W), Load(in)));
   }
-  MS_INLINE void Along(uint32_t* out, const uint16_t* in) { _mm512_storeu_si512(out, LoadPairs(in)); }
+  MS_INLINE VF Along(const uint16_t* in) { return _mm512_castsi512_ps(LoadPairs(in)); }
   // n ≤ W elements, one a column, from two rows.
   MS_INLINE void Across(uint32_t* out, const float* low, const float* high, int64_t n) {
     const __mmask16 lanes = n == W ? static_cast<__mmask16>(-1) : FirstLanes(n);
@@ -89,21 +94,14 @@ struct Bf16Product {
 };
 #endif
 
-// k's [k, end) of one row as ⌈(end − k) / kPair⌉ elements, by W; zero beyond. Calls put(first element, block).
-template <typename P, typename T, typename Put>
-MS_INLINE void EachBlockAlong(const T* row, int64_t k, int64_t end, const Put& put) {
+// W elements from k's [k, min(end, k + W · kPair)) of a row; zero beyond.
+template <typename P, typename T>
+MS_INLINE VF BlockAlong(const T* row, int64_t k, int64_t end) {
   constexpr int64_t kStep = P::kPair * W;
-  alignas(64) typename P::E block[W];
-  for (int64_t i = k; i < end; i += kStep) {
-    if (i + kStep <= end) {
-      P::Along(block, row + i);
-    } else {
-      T rest[kStep] = {};
-      memcpy(rest, row + i, static_cast<size_t>(end - i) * sizeof(T));
-      P::Along(block, rest);
-    }
-    put((i - k) / P::kPair, block);
-  }
+  if (k + kStep <= end) return P::Along(row + k);
+  T rest[kStep] = {};
+  memcpy(rest, row + k, static_cast<size_t>(end - k) * sizeof(T));
+  return P::Along(rest);
 }
 
 // A panel of a packed operand: rows of A or columns of B [first, first + some), in a panel `width` wide.
@@ -126,14 +124,14 @@ struct PackAlong {
 
   void Pack(typename P::E* out, const PanelPlace& panel, int64_t k, int64_t end) const {
     for (int64_t r = 0; r < panel.some; ++r) {
-      EachBlockAlong<P>(data + (panel.first + r) * stride, k, end, [&](int64_t d, const typename P::E* block) {
-        memcpy(out + d * panel.width + r * W, block, W * sizeof(typename P::E));
-      });
+      const T* row = data + (panel.first + r) * stride;
+      typename P::E* to = out + r * W;
+      for (int64_t i = k; i < end; i += P::kPair * W, to += W * panel.width) P::Put(to, BlockAlong<P>(row, i, end));
     }
   }
 };
 
-// K runs along memory; element d of column c goes to d · width + c.
+// K runs along memory; element d of column c goes to d · width + c, where width is whole registers.
 template <typename P, typename T>
 struct PackTransposed {
   static constexpr bool kByDepth = false;
@@ -143,11 +141,18 @@ struct PackTransposed {
   PackTransposed From(int64_t column) const { return {data + column * stride, stride}; }
 
   void Pack(typename P::E* out, const PanelPlace& panel, int64_t k, int64_t end) const {
-    for (int64_t c = 0; c < panel.some; ++c) {
-      EachBlockAlong<P>(data + (panel.first + c) * stride, k, end, [&](int64_t d, const typename P::E* block) {
-        typename P::E* to = out + d * panel.width + c;
-        for (int i = 0; i < W; ++i) to[i * panel.width] = block[i];
-      });
+    for (int64_t c = 0; c < panel.some; c += W) {
+      const T* rows = data + (panel.first + c) * stride;
+      const int64_t n = Min(W, panel.some - c);
+      typename P::E* to = out + c;
+      for (int64_t i = k; i < end; i += P::kPair * W, to += W * panel.width) {
+        VF block[W];
+#pragma GCC unroll 16
+        for (int r = 0; r < W; ++r) block[r] = r < n ? BlockAlong<P>(rows + r * stride, i, end) : Zero();
+        Transpose(block);
+#pragma GCC unroll 16
+        for (int d = 0; d < W; ++d) P::Put(to + d * panel.width, block[d]);
+      }
     }
   }
 };

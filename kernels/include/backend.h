@@ -115,8 +115,9 @@ typedef struct ms_ops {
   ms_status (*silu_mul)(ms_context*, float* out, const float* gate, const float* up, int64_t n);
   ms_status (*add)(ms_context*, float* x, const float* y, int64_t n);
   ms_status (*add_bias)(ms_context*, float* x, const float* bias, int64_t rows, int64_t n);
-  /* y (T, N) = x (T, K) wT. An output row depends on its own input row only: on a CPU not on T, not on the number of
-   * threads; on a GPU kernels are chosen by T, and a row's result is the same only to bf16 rounding. */
+  /* y (T, N) = x (T, K) wT. An output row depends on its own input row only: on a CPU not on the number of threads, and
+   * on T only in whether it is more than 64 (to fp32 rounding then); on a GPU kernels are chosen by T, and a row's
+   * result is the same only to bf16 rounding. */
   ms_status (*matmul)(ms_context*, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k);
   /* w.values: the backend's own packed form of a 2:4 matrix, as compress24 writes it */
   ms_status (*matmul24)(ms_context*, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k);

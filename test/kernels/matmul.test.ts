@@ -8,6 +8,9 @@ import { scoped } from './scope.js';
 
 type Precision = 'bf16' | 'f32';
 
+/** From here on the weights are packed into panels: another order of summation. */
+const MANY_TOKENS = 65;
+
 /** T, N, K: every tail of tokens, rows and columns, and a K long enough to be cut. */
 const SHAPES: readonly (readonly [number, number, number])[] = [
   [1, 1, 8],
@@ -20,6 +23,10 @@ const SHAPES: readonly (readonly [number, number, number])[] = [
   [7, 20, 1000],
   [13, 5, 2888],
   [70, 24, 328],
+  [65, 1, 8],
+  [67, 45, 2120],
+  [81, 77, 72],
+  [130, 96, 1480],
 ];
 
 const TOLERANCE = 1e-6;
@@ -28,20 +35,24 @@ onEveryIsa(import.meta.url, (isa) => {
   for (const precision of ['bf16', 'f32'] as const) {
     test(`matmul in ${precision} equals the fp64 product of what it is given`, () => {
       for (const [tokens, n, k] of SHAPES) checkDense(isa, precision, tokens, n, k);
-      for (const k of [1, 3, 17, 31, 33, 63]) checkDense(isa, precision, 3, 5, k);
+      for (const k of [1, 3, 17, 31, 33, 63]) {
+        checkDense(isa, precision, 3, 5, k);
+        checkDense(isa, precision, MANY_TOKENS, 35, k);
+      }
     });
 
     test(`matmul24 in ${precision} of compacted weights equals matmul of selected weights to fp32 rounding`, () => {
       for (const [tokens, n, k] of SHAPES) checkSparse(precision, tokens, n, k);
-      for (let tokens = 1; tokens <= 70; tokens++) checkSparse(precision, tokens, 3, 152);
+      for (let tokens = 1; tokens <= 80; tokens++) checkSparse(precision, tokens, 3, 152);
     });
 
-    test(`a row of a product in ${precision} has the same bits for every T and every number of threads`, () => {
+    test(`a row of a product in ${precision} has the same bits for every T below ${MANY_TOKENS}, for every T from there on, and for every number of threads`, () => {
       for (const [n, k] of [
         [40, 456],
         [300, 3400],
       ] as const) {
-        checkIndependence(precision, n, k);
+        checkIndependence(precision, n, k, 23, [1, 2, 3, 4, 5, 6, 11]);
+        checkIndependence(precision, n, k, 142, [MANY_TOKENS, 71, 139]);
       }
     });
   }
@@ -66,21 +77,8 @@ onEveryIsa(import.meta.url, (isa) => {
   });
 
   test('matmul24 gives what matmul of selected weights gives, where activations or weights are not finite', () => {
-    scoped((scope) => {
-      const [tokens, n, k] = [5, 19, 136];
-      const next = random(9);
-      const [x, dense] = [floats(next, tokens * k), weights(next, n * k)];
-      [Infinity, -Infinity, NaN].forEach((bad, t) => (x[t * k + 61 * t] = bad));
-      [0x7f80, 0xff80, 0x7fc1].forEach((bad, r) => (dense[3 * r * k + 50 * r] = bad));
-      const [w, m] = [scope.put(dense), scope.put(metadata(next, (n * k) / 8))];
-      const [packed, selected] = [scope.room((n * k * 9) / 8), scope.room(n * k * 2)];
-      const [sparse, masked] = [scope.room(tokens * n * 4), scope.room(tokens * n * 4)];
-      native.compress24(packed, w, m, n, k);
-      native.select24(selected, w, m, n, k);
-      native.matmul24(sparse, scope.put(x), packed, tokens, n, k);
-      native.matmul(masked, scope.put(x), selected, tokens, n, k);
-      assert.deepEqual(kinds(scope.floats(sparse, tokens * n)), kinds(scope.floats(masked, tokens * n)));
-    });
+    checkNonFinite(5, 19, 136);
+    checkNonFinite(MANY_TOKENS, 45, 648);
   });
 
   test('subnormal activations and weights count for as much in matmul24 as in matmul', () => {
@@ -104,6 +102,23 @@ onEveryIsa(import.meta.url, (isa) => {
     });
   });
 });
+
+function checkNonFinite(tokens: number, n: number, k: number): void {
+  scoped((scope) => {
+    const next = random(9);
+    const [x, dense] = [floats(next, tokens * k), weights(next, n * k)];
+    [Infinity, -Infinity, NaN].forEach((bad, t) => (x[t * k + 61 * t] = bad));
+    [0x7f80, 0xff80, 0x7fc1].forEach((bad, r) => (dense[3 * r * k + 50 * r] = bad));
+    const [w, m] = [scope.put(dense), scope.put(metadata(next, (n * k) / 8))];
+    const [packed, selected] = [scope.room((n * k * 9) / 8), scope.room(n * k * 2)];
+    const [sparse, masked] = [scope.room(tokens * n * 4), scope.room(tokens * n * 4)];
+    native.compress24(packed, w, m, n, k);
+    native.select24(selected, w, m, n, k);
+    native.matmul24(sparse, scope.put(x), packed, tokens, n, k);
+    native.matmul(masked, scope.put(x), selected, tokens, n, k);
+    assert.deepEqual(kinds(scope.floats(sparse, tokens * n)), kinds(scope.floats(masked, tokens * n)));
+  });
+}
 
 /** Bit patterns of finite numbers do not matter here. */
 function kinds(row: Float32Array): (number | string)[] {
@@ -144,8 +159,14 @@ function checkSparse(precision: Precision, tokens: number, n: number, k: number)
   });
 }
 
-function checkIndependence(precision: Precision, n: number, k: number): void {
-  const tokens = 23;
+/** Rows of a product of `tokens` beside the same rows in products of `counts`. */
+function checkIndependence(
+  precision: Precision,
+  n: number,
+  k: number,
+  tokens: number,
+  counts: readonly number[],
+): void {
   scoped((scope) => {
     const next = random(k);
     const x = floats(next, tokens * k);
@@ -167,7 +188,7 @@ function checkIndependence(precision: Precision, n: number, k: number): void {
       for (const threads of [1, 2, 3, 8]) {
         native.setThreads(threads);
         assertSameBits(run(sparse, 0, tokens), whole, `${threads} threads, sparse ${sparse}`);
-        for (const count of [1, 2, 3, 4, 5, 6, 11]) {
+        for (const count of counts) {
           for (let first = 0; first + count <= tokens; first += count) {
             const rows = whole.slice(first * n, (first + count) * n);
             assertSameBits(run(sparse, first, count), rows, `tokens ${first}+${count}, sparse ${sparse}`);

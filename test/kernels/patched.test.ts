@@ -60,6 +60,30 @@ onEveryIsa(import.meta.url, () => {
     });
   }
 
+  test('a long prompt through one patch equals its child, compacted, to fp32 rounding', () => {
+    for (const [n, k] of [
+      [45, 1000],
+      [3, 2 ** 18 + 200],
+    ] as const) {
+      for (const precision of ['bf16', 'f32'] as const) {
+        scoped((scope) => {
+          native.setPrecision(precision);
+          const tokens = 70;
+          const next = random(n);
+          const [x, dense, parent] = [floats(next, tokens * k), weights(next, n * k), metadata(next, (n * k) / 8)];
+          const child = changed(next, parent, 0.3);
+          const packed = compacted(scope, dense, parent, n, k);
+          const patch = patchTo(scope, packed, scope.put(dense), child, n, k);
+          const [rows, patched, alone] = [scope.put(x), scope.room(tokens * n * 4), scope.room(tokens * n * 4)];
+          native.matmul24Patched(patched, rows, packed, new Float64Array(tokens).fill(patch), tokens, n, k);
+          native.matmul24(alone, rows, compacted(scope, dense, child, n, k), tokens, n, k);
+          const error = relativeError(scope.floats(patched, tokens * n), scope.floats(alone, tokens * n));
+          assert.ok(error < LONG_TOLERANCE, `N=${n} K=${k}: error ${error}`);
+        });
+      }
+    }
+  });
+
   test('a patch takes 96 bytes for each swap of the longest of 16 rows, which are those with most swaps, and a little more', () => {
     scoped((scope) => {
       const [n, k] = [64, 512];
