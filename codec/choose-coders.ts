@@ -166,12 +166,27 @@ function choose(subjects: readonly Subject[], patterns: PatternTable): Candidate
     mixed = mixed.map((candidates) => candidates.filter(({ coder }) => costs.has(coder)));
     chosen = mixed.map((candidates) => cheapest(candidates, (one) => costs.get(one.coder)!(one)));
   }
-  const options = [chosen];
+  const options = withOnePatchCoder(chosen, subjects);
   for (const coder of CODERS) {
     const same = subjects.map(({ candidates }) => candidates.find((one) => one.coder === coder));
     if (same.every((one) => one !== undefined)) options.push(same);
   }
   return cheapest(options, (option) => setCost(option, patterns));
+}
+
+/**
+ * A choice in which all patches have one coder: their chunks then have one gap table, as native coders take it. With two, a set is hardly
+ * smaller and decodes many times slower.
+ */
+function withOnePatchCoder(chosen: readonly Candidate[], subjects: readonly Subject[]): Candidate[][] {
+  const patched = CODERS.filter((coder) => coder.form === 'patch' && chosen.some((one) => one.coder === coder));
+  if (patched.length < 2) return [[...chosen]];
+  return patched.flatMap((coder) => {
+    const same = chosen.map((one, i) =>
+      one.coder.form === 'patch' ? subjects[i]!.candidates.find((other) => other.coder === coder) : one,
+    );
+    return same.every((one) => one !== undefined) ? [same] : [];
+  });
 }
 
 /** Bits of all tensors coded so, their tables and shares of chunks included. */
