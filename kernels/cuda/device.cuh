@@ -69,6 +69,10 @@ inline unsigned Blocks(int64_t n, int64_t of) {
   return static_cast<unsigned>(CeilDiv(n, of));
 }
 
+// This thread's index over the grid, of blocks in x alone.
+MS_DEVICE int64_t GlobalIndex() {
+  return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
 MS_DEVICE int Lane() {
   return static_cast<int>(threadIdx.x) & (kWarp - 1);
 }
@@ -107,6 +111,18 @@ MS_DEVICE uint32_t PairOfFloats(float low, float high) {
   return pair;
 #else
   return Bf16OfFloat(low) | Bf16OfFloat(high) << 16;
+#endif
+}
+// IEEE binary16.
+MS_DEVICE float FloatOfF16(uint16_t bits) {
+#if defined(__CUDACC__)
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+  return x;
+#else
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16, rest = static_cast<uint32_t>(bits & 0x7fffu) << 13;
+  if (rest >= 0x7c00u << 13) return __uint_as_float(sign | 0x7f800000u | (rest & 0x007fffffu));
+  return __uint_as_float(sign | __float_as_uint(__uint_as_float(rest) * 0x1p112f));
 #endif
 }
 // Both elements of a · b + c, each rounded once.

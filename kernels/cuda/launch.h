@@ -199,8 +199,8 @@ typedef struct SampleRow {
 void add_sparse(float* logits, const int32_t* ids, const float* deltas, int64_t count, cudaStream_t stream);
 /* tokens (rows) ← the lowest id of the largest logit. */
 void argmax(int32_t* tokens, const float* logits, int64_t rows, int64_t vocab, cudaStream_t stream);
-/* tokens (rows) ← one draw a row, by params[r] (rows). Weights are integers, exp(·) · 2⁴⁶: sums don't depend on their
- * order, and differ from the CPU's fp64 ones by less than 2⁻⁴⁶ a candidate. V ≤ 2¹⁷. */
+/* tokens (rows) ← one draw a row, by params[r] (rows). Weights are integers, exp(·) · 2⁴⁵: sums don't depend on their
+ * order, and differ from the CPU's fp64 ones by less than 2⁻⁴⁵ a candidate. V ≤ 2¹⁸. */
 size_t sample_workspace(int64_t rows, int64_t vocab);
 void sample(int32_t* tokens, const float* logits, const SampleRow* params, int64_t rows, int64_t vocab, void* workspace,
             cudaStream_t stream);

@@ -1,0 +1,161 @@
+// The forward pass between the products: elements, normalisation, positions, attention, against the CPU backend.
+
+#include "cases.h"
+
+namespace {
+
+using namespace maskserve::cuda;
+
+constexpr double kRounding = 1e-6;
+
+CASE(Elements, "conversions, embedding, SiLU and sums are the CPU's") {
+  Random random{31};
+  const int64_t n = 1000, dim = 40, rows = n / dim;
+  const std::vector<float> x = Floats(random, n, 8), y = Floats(random, n), bias = Floats(random, dim);
+  const std::vector<uint16_t> table = Weights(random, n);
+  std::vector<uint16_t> halves(static_cast<size_t>(n)), bits = halves, bits_cpu = halves;
+  for (uint16_t& h : halves) {
+    h = static_cast<uint16_t>(random.Next());
+    if ((h & 0x7c00) == 0x7c00) h = static_cast<uint16_t>(h & ~0x3ff);
+  }
+  const void* inputs[] = {table.data(), halves.data(), x.data()};
+  for (ms_value_type type = MS_BF16; type <= MS_F32; ++type) {
+    std::vector<float> device = Like(x), host = device;
+    to_f32(device.data(), inputs[type - 1], type, n, nullptr);
+    cpu->ops.to_f32(context, host.data(), inputs[type - 1], type, n);
+    ExpectSame(device, host, "to_f32", type);
+    to_bf16(bits.data(), inputs[type - 1], type, n, nullptr);
+    cpu->ops.to_bf16(context, bits_cpu.data(), inputs[type - 1], type, n);
+    ExpectSame(bits, bits_cpu, "to_bf16", type);
+  }
+  std::vector<int32_t> ids;
+  for (int64_t t = 0; t < 7; ++t) ids.push_back(static_cast<int32_t>(random.Below(rows)));
+  std::vector<float> device(static_cast<size_t>(7 * dim)), host = device;
+  embed(device.data(), table.data(), ids.data(), 7, dim, nullptr);
+  cpu->ops.embed(context, host.data(), Bf16(table), ids.data(), 7, dim);
+  ExpectSame(device, host, "embed");
+  device = x;
+  host = x;
+  silu_mul(device.data(), device.data(), y.data(), n, nullptr);
+  cpu->ops.silu_mul(context, host.data(), host.data(), y.data(), n);
+  ExpectNear(device, host, kRounding, "silu_mul");
+  add(device.data(), y.data(), n, nullptr);
+  cpu->ops.add(context, host.data(), y.data(), n);
+  add_bias(device.data(), bias.data(), rows, dim, nullptr);
+  cpu->ops.add_bias(context, host.data(), bias.data(), rows, dim);
+  scale_by(device.data(), 0.3, n, nullptr);
+  cpu->ops.scale_by(context, host.data(), 0.3, n);
+  ExpectNear(device, host, kRounding, "add, add_bias, scale_by");
+  mul_bf16(device.data(), x.data(), table.data(), n, nullptr);
+  cpu->ops.mul_bf16(context, host.data(), x.data(), Bf16(table), n);
+  ExpectSame(device, host, "mul_bf16");
+  uint64_t all = 0, expected = 0;
+  read_through(&all, x.data(), 4 * n - 5, nullptr);
+  cpu->ops.read_through(context, x.data(), 4 * n - 5, &expected);
+  Expect(all == expected, "read_through");
+}
+
+CASE(Norms, "RMSNorm is the CPU's, of narrow and of wide rows, in place too") {
+  Random random{32};
+  for (const int64_t dim : {int64_t{6}, int64_t{64}, int64_t{1024}, int64_t{1500}}) {
+    const int64_t rows = 5;
+    const std::vector<float> x = Floats(random, rows * dim), gain = Floats(random, dim);
+    std::vector<float> device = x, host = x;
+    rmsnorm(device.data(), device.data(), gain.data(), rows, dim, 1e-5, nullptr);
+    cpu->ops.rmsnorm(context, host.data(), x.data(), gain.data(), rows, dim, 1e-5);
+    ExpectNear(device, host, kRounding, "rmsnorm", dim);
+  }
+}
+
+CASE(Positions, "rotary embedding and cache writes are the CPU's") {
+  Random random{33};
+  const int64_t heads = 3, hd = 12, tokens = 5, start = 7, positions = 16;
+  const std::vector<float> cos = Floats(random, positions * hd / 2), sin = Floats(random, positions * hd / 2);
+  std::vector<float> device = Floats(random, tokens * heads * hd), host = device;
+  rope(device.data(), cos.data(), sin.data(), start, tokens, heads, hd, nullptr);
+  cpu->ops.rope(context, host.data(), cos.data(), sin.data(), start, tokens, heads, hd);
+  ExpectNear(device, host, kRounding, "rope");
+  std::vector<float> cache(static_cast<size_t>(heads * positions * hd)), cache_cpu = cache;
+  kv_write(cache.data(), host.data(), start, tokens, heads, hd, positions, nullptr);
+  cpu->ops.kv_write(context, cache_cpu.data(), host.data(), start, tokens, heads, hd, positions);
+  ExpectSame(cache, cache_cpu, "kv_write");
+  for (const int32_t inverse : {0, 1}) {
+    std::vector<float> batch = Floats(random, 2 * tokens * heads * hd), batch_cpu = batch;
+    rope_batch(batch.data(), cos.data(), sin.data(), 2, tokens, heads, hd, inverse, nullptr);
+    cpu->ops.rope_batch(context, batch_cpu.data(), cos.data(), sin.data(), 2, tokens, heads, hd, inverse);
+    ExpectNear(batch, batch_cpu, kRounding, "rope_batch", inverse);
+  }
+}
+
+struct Heads {
+  int64_t heads, kv_heads, head_dim;
+};
+const Heads kHeads[] = {{2, 2, 32}, {6, 2, 20}, {8, 1, 64}, {3, 3, 128}, {2, 1, 256}};
+
+CASE(Prefill, "attention of many queries is the CPU's, with and without a window") {
+  Random random{34};
+  for (const Heads& h : kHeads) {
+    const int64_t capacity = 90, tokens = 41;
+    const std::vector<float> q = Floats(random, tokens * h.heads * h.head_dim);
+    const std::vector<float> k = Floats(random, h.kv_heads * capacity * h.head_dim),
+                             v = Floats(random, static_cast<int64_t>(k.size()));
+    for (const int64_t start : {int64_t{0}, int64_t{33}}) {
+      for (const int64_t window : {int64_t{0}, int64_t{1}, int64_t{19}}) {
+        std::vector<float> device = Like(q), host = device;
+        attention(device.data(), q.data(), k.data(), v.data(), start, tokens, h.heads, h.kv_heads, h.head_dim, capacity,
+                  0.4, window, nullptr);
+        cpu->ops.attention(context, host.data(), q.data(), k.data(), v.data(), start, tokens, h.heads, h.kv_heads,
+                           h.head_dim, capacity, 0.4, window);
+        ExpectNear(device, host, kRounding, "attention", h.head_dim);
+      }
+    }
+  }
+}
+
+// Sequences at several positions, a copy of them for each backend.
+struct Batch {
+  std::vector<std::vector<float>> keys, values;
+  std::vector<ms_cache_row> rows;
+
+  Batch(Random random, const Heads& h, const std::vector<int64_t>& positions, int64_t capacity) {
+    const int64_t floats = h.kv_heads * capacity * h.head_dim;
+    for (size_t r = 0; r < positions.size(); ++r) {
+      keys.push_back(Floats(random, floats));
+      values.push_back(Floats(random, floats));
+    }
+    for (size_t r = 0; r < positions.size(); ++r) {
+      rows.push_back({keys[r].data(), values[r].data(), positions[r], capacity});
+    }
+  }
+};
+
+CASE(Decode, "a token of each sequence attends to its own cache as on the CPU") {
+  Random random{35};
+  for (const Heads& h : kHeads) {
+    const std::vector<int64_t> positions = {0, 5, 255, 256, 600};
+    const int64_t capacity = 610, rows = static_cast<int64_t>(positions.size());
+    const std::vector<float> cos = Floats(random, capacity * h.head_dim / 2),
+                             sin = Floats(random, capacity * h.head_dim / 2);
+    const std::vector<float> q = Floats(random, rows * h.heads * h.head_dim);
+    const std::vector<float> k = Floats(random, rows * h.kv_heads * h.head_dim),
+                             v = Floats(random, static_cast<int64_t>(k.size()));
+    for (const int64_t window : {int64_t{0}, int64_t{100}}) {
+      Batch device(random, h, positions, capacity), host(random, h, positions, capacity);
+      std::vector<float> q_device = q, q_host = q, k_device = k, k_host = k, out = Like(q), out_host = out;
+      std::vector<float> workspace(attend_rows_workspace(rows, h.heads, h.head_dim, capacity - 1) / sizeof(float));
+      attend_rows(out.data(), q_device.data(), k_device.data(), v.data(), cos.data(), sin.data(), device.rows.data(),
+                  rows, h.heads, h.kv_heads, h.head_dim, 0.4, window, capacity - 1, workspace.data(), nullptr);
+      cpu->ops.attend_rows(context, out_host.data(), q_host.data(), k_host.data(), v.data(), cos.data(), sin.data(),
+                           host.rows.data(), rows, h.heads, h.kv_heads, h.head_dim, 0.4, window);
+      ExpectNear(q_device, q_host, kRounding, "q", h.head_dim);
+      ExpectNear(k_device, k_host, kRounding, "k", h.head_dim);
+      ExpectNear(out, out_host, kRounding, "attend_rows", h.head_dim);
+      for (size_t r = 0; r < positions.size(); ++r) {
+        ExpectNear(device.keys[r], host.keys[r], kRounding, "keys", positions[r]);
+        ExpectSame(device.values[r], host.values[r], "values", positions[r]);
+      }
+    }
+  }
+}
+
+}  // namespace
