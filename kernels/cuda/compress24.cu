@@ -12,10 +12,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// Index of the thread's byte of metadata; beyond `bytes` there is none. `row_bytes` is K/8.
-MS_DEVICE int64_t ThreadIndex() {
-  return static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-}
+// `row_bytes` is K/8.
 MS_DEVICE uint32_t CheckedByte(const uint8_t* meta, int64_t at, int64_t row_bytes, uint64_t* bad) {
   const uint32_t byte = meta[at];
   if (NoPattern(byte & 15) || NoPattern(byte >> 4)) ReportBad(bad, at / row_bytes);
@@ -25,7 +22,7 @@ MS_DEVICE uint32_t CheckedByte(const uint8_t* meta, int64_t at, int64_t row_byte
 __global__ void __launch_bounds__(kThreads)
     Compress(uint2* values, uint8_t* nibbles, const uint16_t* w, const uint8_t* meta, int64_t bytes, int64_t row_bytes,
              uint64_t* bad) {
-  const int64_t at = ThreadIndex();
+  const int64_t at = GlobalIndex();
   if (at >= bytes) return;
   const uint4 in = LoadStream(w + 8 * at);
   const uint32_t byte = CheckedByte(meta, at, row_bytes, bad);
@@ -38,7 +35,7 @@ __global__ void __launch_bounds__(kThreads)
 
 __global__ void __launch_bounds__(kThreads)
     Select(uint4* out, const uint16_t* w, const uint8_t* meta, int64_t bytes, int64_t row_bytes, uint64_t* bad) {
-  const int64_t at = ThreadIndex();
+  const int64_t at = GlobalIndex();
   if (at >= bytes) return;
   const uint4 in = LoadStream(w + 8 * at);
   const uint32_t byte = CheckedByte(meta, at, row_bytes, bad);
@@ -55,7 +52,7 @@ MS_DEVICE float4 KeepFloats(const float4& x, uint32_t nibble) {
 
 __global__ void __launch_bounds__(kThreads)
     SelectFloats(uint4* out, const float4* w, const uint8_t* meta, int64_t bytes, int64_t row_bytes, uint64_t* bad) {
-  const int64_t at = ThreadIndex();
+  const int64_t at = GlobalIndex();
   if (at >= bytes) return;
   const uint32_t byte = CheckedByte(meta, at, row_bytes, bad);
   const float4 a = KeepFloats(w[2 * at], byte & 15), b = KeepFloats(w[2 * at + 1], byte >> 4);
@@ -64,7 +61,7 @@ __global__ void __launch_bounds__(kThreads)
 
 __global__ void __launch_bounds__(kThreads)
     Keep(float4* x, const uint8_t* meta, int64_t bytes, int64_t row_bytes, uint64_t* bad) {
-  const int64_t at = ThreadIndex();
+  const int64_t at = GlobalIndex();
   if (at >= bytes) return;
   const uint32_t byte = CheckedByte(meta, at, row_bytes, bad);
   x[2 * at] = KeepFloats(x[2 * at], byte & 15);
@@ -73,24 +70,20 @@ __global__ void __launch_bounds__(kThreads)
 
 __global__ void __launch_bounds__(kThreads)
     Check(uint8_t* out, const uint8_t* meta, int64_t bytes, int64_t row_bytes, uint64_t* bad) {
-  const int64_t at = ThreadIndex();
+  const int64_t at = GlobalIndex();
   if (at < bytes) out[at] = static_cast<uint8_t>(CheckedByte(meta, at, row_bytes, bad));
 }
 
-// A thread a change: the group's value word; the first change of a byte writes its nibbles.
+// A thread a change: the group's value word and its nibble.
 __global__ void __launch_bounds__(kThreads)
     Recompress(uint32_t* values, uint8_t* nibbles, const uint16_t* w, const uint32_t* positions, const uint8_t* codes,
                int64_t changes) {
-  const int64_t i = ThreadIndex();
+  const int64_t i = GlobalIndex();
   if (i >= changes) return;
-  const uint32_t group = positions[i], byte = group / 2;
+  const uint32_t group = positions[i];
   const uint2 in = *reinterpret_cast<const uint2*>(w + 4 * static_cast<int64_t>(group));
   values[group] = PickPair(in.x, in.y, codes[i]);
-  if (i > 0 && positions[i - 1] / 2 == byte) return;
-  const uint32_t shift = 4 * (group % 2);
-  uint32_t pair = (nibbles[byte] & ~(15u << shift)) | static_cast<uint32_t>(codes[i]) << shift;
-  if (i + 1 < changes && positions[i + 1] / 2 == byte) pair = (pair & 15) | static_cast<uint32_t>(codes[i + 1]) << 4;
-  nibbles[byte] = static_cast<uint8_t>(pair);
+  ApplyChange(nibbles, positions, codes, i, changes);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 // million in 250 chunks of 2¹⁶: ~10 ms on one of them at a time in each multiprocessor. Same bytes as
 // cpu/changes24.cpp.
 
+#include "group24.cuh"
 #include "rans24.cuh"
 
 namespace maskserve {
@@ -137,19 +138,11 @@ __global__ void __launch_bounds__(256) CopyBytes(uint8_t* out, const uint8_t* in
   for (int64_t i = 16 * quads + self; i < bytes; i += stride) out[i] = in[i];
 }
 
-// A thread a change. The first change of a byte writes it, with the next one if that is the byte's other group.
+// A thread a change.
 __global__ void __launch_bounds__(256)
     ApplyChanges(uint8_t* mask, const uint32_t* positions, const uint8_t* codes, int64_t changes) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= changes) return;
-  const uint32_t position = positions[i], byte = position / 2;
-  if (i > 0 && positions[i - 1] / 2 == byte) return;
-  uint32_t nibbles = mask[byte];
-  const int shift = static_cast<int>(4 * (position % 2));
-  nibbles = (nibbles & ~(15u << shift)) | static_cast<uint32_t>(codes[i]) << shift;
-  if (i + 1 < changes && positions[i + 1] / 2 == byte)
-    nibbles = (nibbles & 15) | static_cast<uint32_t>(codes[i + 1]) << 4;
-  mask[byte] = static_cast<uint8_t>(nibbles);
+  const int64_t i = GlobalIndex();
+  if (i < changes) ApplyChange(mask, positions, codes, i, changes);
 }
 
 }  // namespace

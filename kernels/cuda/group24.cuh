@@ -40,6 +40,17 @@ MS_DEVICE uint2 KeptHalves(uint32_t nibble) {
   return halves;
 }
 
+// Change i of a list in ascending order: the first change of a byte of nibbles writes it, with the next one if that is
+// the byte's other group, so that no two threads write a byte.
+MS_DEVICE void ApplyChange(uint8_t* nibbles, const uint32_t* positions, const uint8_t* codes, int64_t i,
+                           int64_t changes) {
+  const uint32_t position = positions[i], byte = position / 2, shift = 4 * (position % 2);
+  if (i > 0 && positions[i - 1] / 2 == byte) return;
+  uint32_t pair = (nibbles[byte] & ~(15u << shift)) | static_cast<uint32_t>(codes[i]) << shift;
+  if (i + 1 < changes && positions[i + 1] / 2 == byte) pair = (pair & 15) | static_cast<uint32_t>(codes[i + 1]) << 4;
+  nibbles[byte] = static_cast<uint8_t>(pair);
+}
+
 MS_DEVICE bool Finite(float x) {
   return fabsf(x) <= FLT_MAX;
 }

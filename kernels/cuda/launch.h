@@ -105,6 +105,12 @@ constexpr int64_t kMaxHeadDim = 256;
 void attention(float* out, const float* q, const float* k_cache, const float* v_cache, int64_t start, int64_t tokens,
                int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t capacity, double scale, int64_t window,
                cudaStream_t stream);
+/* The same on tensor cores, with q, k, v and probabilities rounded to bf16: many times as fast for long prompts. hd a
+ * multiple of 16, at most kMaxMmaHeadDim. */
+constexpr int64_t kMaxMmaHeadDim = 128;
+void attention_mma(float* out, const float* q, const float* k_cache, const float* v_cache, int64_t start,
+                   int64_t tokens, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t capacity, double scale,
+                   int64_t window, cudaStream_t stream);
 /* Decoding: a token of each of `rows` sequences. q (rows, H, hd) and k (rows, KV, hd) are rotated in place at
  * caches[r].position, k and v are written there, and row r attends to its own caches. `max_position`: at least the
  * largest position, and all that the grid depends on (a graph may be captured with a larger one, such as the capacity
@@ -147,7 +153,7 @@ void gemv24(float* y, const float* x, const void* packed, int64_t tokens, int64_
 void mma24(float* y, const float* x, const void* packed, int64_t tokens, int64_t n, int64_t k, cudaStream_t stream,
            bool spread = true);
 
-/* y (T, N) += Δ x, token t through patches[t] (data NULL: nothing), in the layout of cpu/patch24.h, and NaN where the
+/* y (T, N) += Δ x, token t through patches[t] (data NULL: nothing), in the layout of patch24.cuh, and NaN where the
  * token's mask prunes a place whose activation is not finite: after matmul24 without `spread`, or after cuSPARSELt,
  * this is matmul24_patched. Patches' headers have been checked by the caller (it made them, or downloads the 32 bytes).
  */
@@ -179,7 +185,7 @@ void check_meta24(uint8_t* out, const uint8_t* meta, int64_t n, int64_t k, uint6
 void recompress24(void* packed, const uint16_t* w, const uint32_t* positions, const uint8_t* codes, int64_t changes,
                   int64_t n, int64_t k, cudaStream_t stream);
 
-/* ---- patches (patch24.cu), the bytes of cpu/patch24.h ----
+/* ---- patches (patch24.cu), in the layout of patch24.cuh ----
  * offsets (N·S + 1) uint32, S = ⌈K / 2¹⁸⌉; total (1): bytes of all swaps, before they are cut to 32 bits. The patch's
  * size is 32 + 4 · (N·S + 1) + total + 4; the caller refuses a total above UINT32_MAX. */
 void patch_offsets24(uint32_t* offsets, int64_t* total, const void* packed, const uint8_t* meta, int64_t n, int64_t k,

@@ -1,4 +1,4 @@
-// Patches of a packed parent: the products that they correct, and how they are made. Bytes as in cpu/patch24.h.
+// Patches of a packed parent: the products that they correct, and how they are made.
 //
 // Correcting is bound by latency and by the launch: 6½ bytes a swap and two gathered activations; at 1% changed groups
 // a row of 4,096 has ten swaps, one round of eight lanes. Making one reads ⅛ byte of parent and child a group of 8

@@ -1,4 +1,14 @@
-// Reading a patch (its bytes: cpu/patch24.h) in a kernel, and what a row makes of activations that are not finite.
+// A patch on the device: what turns the product with one packed 2:4 matrix (the parent) into the product with another
+// (the child). Δ = W ⊙ M_child − W ⊙ M_parent, as swaps: one weight of a group comes in, one goes out; a group whose
+// two weights both change has two swaps.
+//
+// A row is cut into sections of 2¹⁸ columns, so that a swap's group fits 16 bits. Behind the header (magic, N, K, bytes
+// of the swaps: 8 bytes each), (N·S + 1) uint32 byte offsets say where section s of row r is: [offset[r·S + s],
+// offset[r·S + s + 1]) of what follows them. A section of c swaps is c pairs of bf16 (the weight that comes in, and
+// minus the one that goes out), c groups (uint16, counted from the section's first) and c nibbles (position in |
+// position out << 2, low nibble first): 6½ bytes a swap, so eight lanes a row find theirs without a search. Four bytes
+// that mean nothing end it, so that it can be read by the word. (The CPU's patches, cpu/patch24.h, are laid out for its
+// vectors: a patch belongs to the backend that made it.)
 #pragma once
 
 #include "group24.cuh"

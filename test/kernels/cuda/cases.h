@@ -54,6 +54,14 @@ inline Bytes Metadata(Random& random, int64_t bytes) {
 inline ms_weights Bf16(const std::vector<uint16_t>& v) {
   return {MS_BF16, 0, v.data(), nullptr};
 }
+// As bf16 holds it.
+inline std::vector<float> Rounded(const std::vector<float>& x) {
+  std::vector<uint16_t> bits(x.size());
+  std::vector<float> rounded(x.size());
+  cpu->ops.to_bf16(context, bits.data(), x.data(), MS_F32, static_cast<int64_t>(x.size()));
+  cpu->ops.to_f32(context, rounded.data(), bits.data(), MS_BF16, static_cast<int64_t>(x.size()));
+  return rounded;
+}
 template <typename T>
 std::vector<T> Like(const std::vector<T>& v) {
   return std::vector<T>(v.size());

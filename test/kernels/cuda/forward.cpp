@@ -112,6 +112,26 @@ CASE(Prefill, "attention of many queries is the CPU's, with and without a window
   }
 }
 
+CASE(TensorPrefill, "attention on tensor cores is the CPU's to the rounding of probabilities") {
+  Random random{36};
+  for (const Heads& h : {Heads{2, 2, 32}, Heads{4, 2, 48}, Heads{3, 1, 64}, Heads{2, 1, 128}}) {
+    const int64_t capacity = 150, tokens = 83, size = h.kv_heads * capacity * h.head_dim;
+    const std::vector<float> q = Rounded(Floats(random, tokens * h.heads * h.head_dim));
+    const std::vector<float> k = Rounded(Floats(random, size)), v = Rounded(Floats(random, size));
+    for (const int64_t start : {int64_t{0}, int64_t{61}}) {
+      for (const int64_t window : {int64_t{0}, int64_t{1}, int64_t{40}}) {
+        std::vector<float> device = Like(q), host = device;
+        attention_mma(device.data(), q.data(), k.data(), v.data(), start, tokens, h.heads, h.kv_heads, h.head_dim,
+                      capacity, 0.4, window, nullptr);
+        cpu->ops.attention(context, host.data(), q.data(), k.data(), v.data(), start, tokens, h.heads, h.kv_heads,
+                           h.head_dim, capacity, 0.4, window);
+        // A probability is rounded to 2⁻⁹; with a window of 1 it is 1.
+        ExpectNear(device, host, window == 1 ? 1e-6 : 0x1p-9, "attention_mma", h.head_dim);
+      }
+    }
+  }
+}
+
 // Sequences at several positions, a copy of them for each backend.
 struct Batch {
   std::vector<std::vector<float>> keys, values;

@@ -8,14 +8,6 @@ using namespace maskserve::cuda;
 
 constexpr double kRounding = 2e-6;
 
-std::vector<float> Rounded(const std::vector<float>& x) {
-  std::vector<uint16_t> bits(x.size());
-  std::vector<float> rounded(x.size());
-  cpu->ops.to_bf16(context, bits.data(), x.data(), MS_F32, static_cast<int64_t>(x.size()));
-  cpu->ops.to_f32(context, rounded.data(), bits.data(), MS_BF16, static_cast<int64_t>(x.size()));
-  return rounded;
-}
-
 CASE(Layers, "a layer of many tokens and its gradients are the CPU's") {
   Random random{61};
   cpu->set_exact(context, 1);

@@ -1,7 +1,6 @@
 // Products of a few tokens, 2:4 forms and patches against the CPU backend: forms byte by byte, products to fp32
 // rounding, with the activations rounded to bf16 beforehand where the kernels round them.
 
-#include "../../../kernels/cuda/host/execution.h"
 #include "cases.h"
 
 namespace {
@@ -15,18 +14,6 @@ struct Shape {
 };
 const Shape kShapes[] = {{1, 1, 8},   {1, 37, 64},  {2, 5, 520},  {3, 64, 192}, {4, 33, 1024},
                          {5, 18, 72}, {9, 40, 128}, {16, 70, 64}, {19, 21, 320}};
-
-float Rounded(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  if ((bits & 0x7fffffffu) <= 0x7f800000u) bits = (bits + 0x7fffu + (bits >> 16 & 1)) & 0xffff0000u;
-  std::memcpy(&x, &bits, 4);
-  return x;
-}
-std::vector<float> Rounded(std::vector<float> x) {
-  for (float& f : x) f = Rounded(f);
-  return x;
-}
 
 // A matrix, a mask, and the two packed forms of it.
 struct Matrix {
@@ -167,35 +154,76 @@ CASE(MaskedProducts, "dense weights under a mask for each token give the CPU's p
   }
 }
 
-// The patch from m to `child`: the device's bytes, which must be the CPU's.
-Bytes Patch(const Matrix& m, const Bytes& child) {
-  const int64_t sections = m.n * ((m.k + (1 << 18) - 1) / (1 << 18));
-  std::vector<uint32_t> offsets(static_cast<size_t>(sections + 1));
-  int64_t total = -1, bytes = -1;
-  uint64_t bad = UINT64_MAX;
-  patch_offsets24(offsets.data(), &total, m.device.data(), child.data(), m.n, m.k, &bad, nullptr);
-  cpu->ops.patch_bytes24(context, m.Packed(), child.data(), m.n, m.k, &bytes);
-  Expect(32 + 4 * (sections + 1) + total + 4 == bytes, "size of the patch", bytes, total);
-  Bytes device(static_cast<size_t>(bytes)), host(device.size());
-  build_patch24(device.data(), offsets.data(), m.device.data(), m.w.data(), child.data(), m.n, m.k, &bad, nullptr);
-  Expect(bad == UINT64_MAX, "a bad row where there is none", m.n, m.k);
-  cpu->ops.build_patch24(context, host.data(), bytes, m.Packed(), Bf16(m.w), child.data(), m.n, m.k);
-  ExpectSame(device, host, "bytes of the patch", m.k);
-  return device;
+// The mask that a patch of the device (cuda/patch24.cuh) makes of its parent's, swap by swap; the weights that it holds
+// must be those of the swapped places.
+Bytes Patched(const Matrix& m, const Bytes& patch) {
+  const int64_t per_row = (m.k + (1 << 18) - 1) >> 18, sections = m.n * per_row;
+  const auto read = [&](int64_t at, size_t bytes) {
+    uint32_t value = 0;
+    std::memcpy(&value, patch.data() + at, bytes);
+    return value;
+  };
+  Bytes mask = m.meta;
+  for (int64_t s = 0; s < sections; ++s) {
+    const int64_t begin = read(32 + 4 * s, 4), end = read(36 + 4 * s, 4), count = (end - begin) * 2 / 13;
+    const int64_t pairs = 32 + 4 * (sections + 1) + begin, groups = pairs + 4 * count, nibbles = groups + 2 * count;
+    Expect(6 * count + (count + 1) / 2 == end - begin, "bytes of a section", s);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t group = (s / per_row * m.k + (s % per_row << 18)) / 4 + read(groups + 2 * i, 2);
+      const uint32_t swap = read(nibbles + i / 2, 1) >> 4 * (i % 2) & 15, in = swap & 3, out = swap >> 2;
+      const uint16_t* weights = m.w.data() + 4 * group;
+      Expect(read(pairs + 4 * i, 4) == (weights[in] | (weights[out] ^ 0x8000u) << 16), "weights of a swap", s, i);
+      uint32_t kept = 0;
+      for (const unsigned at : {NibbleAt(mask, group) & 3, NibbleAt(mask, group) >> 2}) kept |= 1u << at;
+      Expect((kept >> out & 1) != 0 && (kept >> in & 1) == 0, "a swap of what is not there", s, i);
+      kept ^= 1u << in | 1u << out;
+      const unsigned low = static_cast<unsigned>(__builtin_ctz(kept)),
+                     high = 31u - static_cast<unsigned>(__builtin_clz(kept));
+      SetNibble(mask, group, low | high << 2);
+    }
+  }
+  return mask;
 }
 
-CASE(PatchedProducts, "patches are the CPU's bytes, and correct a parent's product as there") {
+// The patch from m to `child`.
+Bytes Patch(const Matrix& m, const Bytes& child) {
+  const int64_t sections = m.n * ((m.k + (1 << 18) - 1) >> 18);
+  std::vector<uint32_t> offsets(static_cast<size_t>(sections + 1));
+  int64_t total = -1;
+  uint64_t bad = UINT64_MAX;
+  patch_offsets24(offsets.data(), &total, m.device.data(), child.data(), m.n, m.k, &bad, nullptr);
+  Bytes patch(static_cast<size_t>(32 + 4 * (sections + 1) + total + 4));
+  build_patch24(patch.data(), offsets.data(), m.device.data(), m.w.data(), child.data(), m.n, m.k, &bad, nullptr);
+  Expect(bad == UINT64_MAX, "a bad row where there is none", m.n, m.k);
+  ExpectSame(Patched(m, patch), child, "the patched mask", m.k);
+  return patch;
+}
+Bytes PatchOnCpu(const Matrix& m, const Bytes& child) {
+  int64_t bytes = 0;
+  cpu->ops.patch_bytes24(context, m.Packed(), child.data(), m.n, m.k, &bytes);
+  Bytes patch(static_cast<size_t>(bytes));
+  cpu->ops.build_patch24(context, patch.data(), bytes, m.Packed(), Bf16(m.w), child.data(), m.n, m.k);
+  return patch;
+}
+
+CASE(PatchedProducts, "patches hold the swaps to the child's mask, and correct a parent's product as on the CPU") {
   Random random{25};
   for (const Shape& s : kShapes) {
     const Matrix parent(random, s.n, s.k);
-    std::vector<Bytes> patches;
-    for (const int64_t one_in : {2, 30, 1000000})
-      patches.push_back(Patch(parent, Changed(random, parent.meta, one_in)));
-    std::vector<ms_patch24> of;
+    std::vector<Bytes> patches, patches_cpu;
+    for (const int64_t one_in : {2, 30, 1000000}) {
+      const Bytes child = Changed(random, parent.meta, one_in);
+      patches.push_back(Patch(parent, child));
+      patches_cpu.push_back(PatchOnCpu(parent, child));
+    }
+    std::vector<ms_patch24> device, host;
     for (int64_t t = 0; t < s.tokens; ++t) {
       const size_t i = static_cast<size_t>(t % 4);
-      of.push_back(i == 3 ? ms_patch24{nullptr, 0}
-                          : ms_patch24{patches[i].data(), static_cast<int64_t>(patches[i].size())});
+      const auto of = [i](const std::vector<Bytes>& all) {
+        return i == 3 ? ms_patch24{nullptr, 0} : ms_patch24{all[i].data(), static_cast<int64_t>(all[i].size())};
+      };
+      device.push_back(of(patches));
+      host.push_back(of(patches_cpu));
     }
     std::vector<float> x = Floats(random, s.tokens * s.k);
     for (const bool finite : {true, false}) {
@@ -204,19 +232,30 @@ CASE(PatchedProducts, "patches are the CPU's bytes, and correct a parent's produ
           "matmul24 and add_patches24", x, s,
           [&](float* y, const float* in, int exact) {
             matmul24(y, in, parent.device.data(), s.tokens, s.n, s.k, exact, nullptr, false);
-            add_patches24(y, in, of.data(), parent.device.data(), s.tokens, s.n, s.k, exact, nullptr);
+            add_patches24(y, in, device.data(), parent.device.data(), s.tokens, s.n, s.k, exact, nullptr);
           },
           [&](float* y, const float* in) {
-            cpu->ops.matmul24_patched(context, y, in, parent.Packed(), of.data(), s.tokens, s.n, s.k);
+            cpu->ops.matmul24_patched(context, y, in, parent.Packed(), host.data(), s.tokens, s.n, s.k);
           });
     }
   }
 }
 
-CASE(LongRows, "rows of more than 2^18 columns have several sections") {
+CASE(LongRows, "patches of rows of more than 2^18 columns, and of weights that are not finite") {
   Random random{26};
   const Matrix parent(random, 2, (1 << 18) + 64);
   Patch(parent, Changed(random, parent.meta, 50));
+  Matrix infinite(random, 3, 64);
+  for (uint16_t& w : infinite.w) w = 0x7f80;
+  const Bytes child = Changed(random, infinite.meta, 1);
+  std::vector<uint32_t> offsets(4);
+  int64_t total = 0;
+  uint64_t bad = UINT64_MAX;
+  patch_offsets24(offsets.data(), &total, infinite.device.data(), child.data(), 3, 64, &bad, nullptr);
+  Bytes patch(static_cast<size_t>(32 + 16 + total + 4));
+  build_patch24(patch.data(), offsets.data(), infinite.device.data(), infinite.w.data(), child.data(), 3, 64, &bad,
+                nullptr);
+  Expect(bad == 0, "the first row whose outgoing weights are not finite", static_cast<int64_t>(bad));
 }
 
 CASE(Forms24, "2:4 forms are the CPU's selections, and a bad nibble is found in its row") {
