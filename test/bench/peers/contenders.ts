@@ -35,8 +35,8 @@ export const DENSE = 'maskserve dense';
 export const MASKED = 'maskserve 2:4';
 export const ONNX = 'onnxruntime fp32';
 
-/** Largest distances seen are a third of these: bf16 keeps 8 bits of an activation; Q8_0 and Q4_1 quantise activations to 8 bits, weights to 8 and 4. */
-const TOLERANCE = { bf16: 0.05, q8: 0.1, q4: 0.3, fp32: 0.002 };
+/** Another mask of SmolLM2 is 6 away. bf16 keeps 8 bits of an activation; Q8_0 and Q4_1 quantise 32 activations together to 8 bits, which outliers spoil (SmolLM2's: 0.18). */
+const TOLERANCE = { bf16: 0.05, q8: 0.35, q4: 0.35, fp32: 0.002 };
 
 const MASKCTL = fileURLToPath(new URL('../../../clients/cli/main.js', import.meta.url));
 
