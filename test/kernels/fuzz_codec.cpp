@@ -65,6 +65,12 @@ bool IsPatch(uint32_t coder) {
   return coder == MS_CODER_PATCH || coder == MS_CODER_PATCH_WEIGHTS;
 }
 
+// In the tables of patches the parent's own pattern has no frequency (FORMAT.md §5), another one always has.
+void ExcludeOwn(uint32_t* counts, int64_t own) {
+  counts[own] = 0;
+  if (std::all_of(counts, counts + 6, [](uint32_t count) { return count == 0; })) counts[own == 0 ? 1 : 0] = 1;
+}
+
 void FitSymbols(Entry& entry, const ms_codec_ops& ops, uint32_t coder) {
   const int64_t contexts = entry.tensors.front()->view.contexts;
   std::vector<uint32_t> counts(static_cast<size_t>(8 * contexts));
@@ -78,6 +84,7 @@ void FitSymbols(Entry& entry, const ms_codec_ops& ops, uint32_t coder) {
   }
   std::vector<uint16_t> starts;
   for (int64_t c = 0; c < contexts; ++c) {
+    if (IsPatch(coder)) ExcludeOwn(counts.data() + 8 * c, coder == MS_CODER_PATCH ? c : c / 10);
     const std::vector<uint16_t> table = FittedStarts(counts.data() + 8 * c, 6, 8);
     starts.insert(starts.end(), table.begin(), table.end());
   }
