@@ -178,22 +178,31 @@ struct PackPanel24 {
     if (patch != NULL) Swap(out, panel, begin, end);
   }
 
-  // The child's weights and places instead of the parent's. A window of the patch holds whole panels.
+  // The child's weights and places instead of the parent's. A window of the patch is whole panels high.
   void Swap(E* out, const PanelPlace& panel, int64_t begin, int64_t end) const {
-    static_assert(kWindowRows24 % (Tile::kColumns * W) == 0, "a panel lies in one window");
-    const Window24 window = Window24::Of(patch, w.n, panel.first / kWindowRows24);
+    static_assert(kWindowRows24 % (Tile::kColumns * W) == 0, "a panel lies in one row of windows");
+    const int64_t windows = panel.first / kWindowRows24 * WindowsAcross24(w.k);
+    for (int64_t i = begin / kWindowColumns24; i * kWindowColumns24 < end; ++i) {
+      const int64_t column = i * kWindowColumns24;
+      SwapOfWindow(out, panel, Window24::Of(patch, windows + i, w.n, w.k), begin - column, end - column);
+    }
+  }
+
+  // Columns [begin, end) are counted from the window's first.
+  MS_INLINE void SwapOfWindow(E* out, const PanelPlace& panel, const Window24& window, int64_t begin, int64_t end) {
     const uint8_t* step = window.Steps();
-    for (int64_t at = 0; at < window.rows; ++at) {
+    for (int64_t at = 0; at < window.place.rows; ++at) {
       const int64_t slice = at / kSliceRows24, lane = at % kSliceRows24, steps = window.StepsOf(slice);
-      const int64_t c = window.RowsOf(slice)[lane] - panel.first % kWindowRows24;
-      if (c >= 0 && c < panel.some) SwapRow(out + c, {step, lane, steps, 0}, begin, end);
+      const int64_t c = window.place.row + window.RowsOf(slice)[lane] - panel.first;
+      if (c >= 0 && c < panel.some) SwapRow(out + c, step, lane, steps, begin, end);
       if (lane == kSliceRows24 - 1) step += steps * kStepBytes24;
     }
   }
 
-  MS_INLINE void SwapRow(E* out, Lane24 swaps, int64_t begin, int64_t end) {
-    for (Swap24 swap; swaps.Next(&swap) && swap.in < end;) {
-      if (swap.in < begin || swap.in == swap.out) continue;
+  MS_INLINE void SwapRow(E* out, const uint8_t* step, int64_t lane, int64_t steps, int64_t begin, int64_t end) {
+    for (int64_t i = 0; i < steps; ++i, step += kStepBytes24) {
+      const Swap24 swap = SwapOf24(step, lane);
+      if (swap.in < begin || swap.in >= end || swap.in == swap.out) continue;
       SwapLane24(Tile(), out + (swap.in - begin) / 4 * Tile::kGroupOfPanel, swap.in_weight,
                  static_cast<uint32_t>(swap.in & 3), static_cast<uint32_t>(swap.out & 3));
     }
