@@ -122,18 +122,18 @@ MS_DEVICE float Gated(const AdamW& s, float m, float root) {
   return __fsub_rn(ratio, fminf(fmaxf(ratio, -threshold), threshold));
 }
 
-// No fused multiply-adds: the bits of cpu/optimizer.cpp.
+// No fused multiply-adds: the bits of cpu/optimizer.cpp. first: NULL where β1 is 0.
 __global__ void __launch_bounds__(kThreads)
     AdamWStep(float* parameters, const float* gradients, float* first, float* second, int64_t n, AdamW s) {
   const int64_t i = GlobalIndex();
   if (i >= n) return;
   const float g = __fmul_rn(gradients[i], s.gradient_scale);
-  const float m = __fadd_rn(__fmul_rn(first[i], s.keep_first), __fmul_rn(g, s.add_first));
+  const float m = first == nullptr ? g : __fadd_rn(__fmul_rn(first[i], s.keep_first), __fmul_rn(g, s.add_first));
   const float v = __fadd_rn(__fmul_rn(second[i], s.keep_second), __fmul_rn(__fmul_rn(g, g), s.add_second));
   const float root = __fmul_rn(__fsqrt_rn(v), s.inverse_root);
   const float step = s.gated ? __fmul_rn(s.learning_rate, Gated(s, m, root))
                              : __fdiv_rn(__fmul_rn(s.rate, m), __fadd_rn(root, s.epsilon));
-  first[i] = m;
+  if (first != nullptr) first[i] = m;
   second[i] = v;
   parameters[i] = __fsub_rn(__fmul_rn(parameters[i], s.decay), step);
 }

@@ -192,6 +192,7 @@ typedef struct ms_ops {
   ms_status (*keep24_f32)(ms_context*, float* x, const uint8_t* meta, int64_t n, int64_t k);
   ms_status (*sum_of_squares)(ms_context*, const float* x, int64_t n, double* host_sum);
   ms_status (*scale_by)(ms_context*, float* x, double factor, int64_t n);
+  /* first_moments: NULL where beta1 is 0 */
   ms_status (*adamw)(ms_context*, float* parameters, const float* gradients, float* first_moments,
                      float* second_moments, int64_t n, ms_adamw settings);
 } ms_ops;

@@ -187,6 +187,10 @@ CASE(AdamWSteps, "AdamW steps are the CPU's bits, gated and not, and norms its s
     ExpectSame(p, p_cpu, "parameters");
     ExpectSame(m, m_cpu, "first moments");
     ExpectSame(v, v_cpu, "second moments");
+    const ms_adamw still = {0.01, 0.0, 0.98, 1e-8, 0.1, 8, 0.5, threshold, threshold / 3};
+    adamw(p.data(), g.data(), nullptr, v.data(), n, still, nullptr);
+    cpu->ops.adamw(context, p_cpu.data(), g.data(), nullptr, v_cpu.data(), n, still);
+    ExpectSame(p, p_cpu, "parameters without first moments");
     std::vector<double> sums(static_cast<size_t>(square_blocks(n)));
     double total = 0, total_cpu = 0;
     sum_of_squares(sums.data(), g.data(), n, nullptr);
