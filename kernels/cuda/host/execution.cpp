@@ -37,7 +37,7 @@ Thread threads[kMaxFibers];
 Warp warps[kMaxFibers / 32];
 int thread_count, current;
 std::vector<unsigned char> shared_memory;
-std::vector<int> order;
+std::vector<int> order, warp_order;
 uint64_t order_state;
 bool shuffled;
 
@@ -55,11 +55,32 @@ uint64_t NextRandom() {
   return z ^ z >> 31;
 }
 
+void Shuffle(std::vector<int>& list) {
+  for (size_t i = list.size(); i > 1; --i) std::swap(list[i - 1], list[NextRandom() % i]);
+}
+
+// The order in which warps get ahead of others, drawn anew at every barrier.
+void DrawWarps() {
+  warp_order.resize(static_cast<size_t>((thread_count + 31) / 32));
+  for (size_t w = 0; w < warp_order.size(); ++w) warp_order[w] = static_cast<int>(w);
+  if (shuffled) Shuffle(warp_order);
+}
+
+void AddThreads(int begin, int end) {
+  for (int i = begin; i < end; ++i) {
+    if (threads[i].state == State::kReady) order.push_back(i);
+  }
+}
+
+// The threads that run next: all that are ready, or, shuffled, those of the first warp that has any, so that a warp
+// goes on to the next barrier before another has begun.
 void MakeOrder() {
-  order.resize(static_cast<size_t>(thread_count));
-  for (int i = 0; i < thread_count; ++i) order[static_cast<size_t>(i)] = i;
-  if (!shuffled) return;
-  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[NextRandom() % i]);
+  order.clear();
+  if (!shuffled) return AddThreads(0, thread_count);
+  for (size_t w = 0; w < warp_order.size() && order.empty(); ++w) {
+    AddThreads(32 * warp_order[w], std::min(thread_count, 32 * warp_order[w] + 32));
+  }
+  Shuffle(order);
 }
 
 bool ReleaseBlock() {
@@ -71,6 +92,7 @@ bool ReleaseBlock() {
   for (int i = 0; any && i < thread_count; ++i) {
     if (threads[i].state == State::kAtBlock) threads[i].state = State::kReady;
   }
+  if (any) DrawWarps();
   return any;
 }
 
@@ -119,7 +141,6 @@ void RunBlock(const std::function<void()>& thread) {
     bool ran = false;
     MakeOrder();
     for (const int i : order) {
-      if (threads[i].state != State::kReady) continue;
       current = i;
       threadIdx = threads[i].index;
       ran = true;
@@ -146,6 +167,7 @@ void StartBlock(dim3 block) {
                   0,
                   nullptr};
   }
+  DrawWarps();
   std::fill(shared_memory.begin(), shared_memory.end(), static_cast<unsigned char>(0xa5));
 }
 

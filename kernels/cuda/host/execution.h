@@ -1,6 +1,7 @@
 // CUDA's execution model on the host, for tests: the same .cu file compiled by a C++ compiler against this header
 // (kernels.md §8). Blocks run one after another, the threads of a block as fibers that take turns at barriers and warp
-// operations, in ascending or in shuffled order: where the result depends on the order, there is a race.
+// operations: in ascending order, all in step, or shuffled, one warp after another from barrier to barrier. Where the
+// result depends on the order, there is a race.
 //
 // Strict where the hardware is undefined: a barrier or a warp operation that not all its threads reach, lanes of one
 // operation that are at different ones, and a shuffle from a lane that is not there end the process with a line that

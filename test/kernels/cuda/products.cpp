@@ -241,10 +241,12 @@ CASE(PatchedProducts, "patches hold the swaps to the child's mask, and correct a
   }
 }
 
-CASE(LongRows, "patches of rows of more than 2^18 columns, and of weights that are not finite") {
+CASE(LongRows, "patches of very long rows, of very many, and of weights that are not finite") {
   Random random{26};
   const Matrix parent(random, 2, (1 << 18) + 64);
   Patch(parent, Changed(random, parent.meta, 50));
+  const Matrix tall(random, 2100, 8);
+  Patch(tall, Changed(random, tall.meta, 3));
   Matrix infinite(random, 3, 64);
   for (uint16_t& w : infinite.w) w = 0x7f80;
   const Bytes child = Changed(random, infinite.meta, 1);
