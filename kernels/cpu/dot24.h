@@ -15,12 +15,14 @@ typedef BlockRow24<const uint8_t, const uint16_t> Row24;
 // A thread reads one long stream, which the hardware follows but for its stops at the ends of pages.
 struct Stream24 {
   static constexpr int kStep = kBlock24;
-  static constexpr int64_t kAhead = 2304;  // bytes: four tiles
+  static constexpr int64_t kAhead = 9216;  // bytes: sixteen tiles
 
+  template <int R>
   MS_INLINE void Prefetch(const Rows24& rows, int64_t r, int64_t i) {
     const Row24 row = Rows24::Whole(rows, r, i);
     const uintptr_t at = reinterpret_cast<uintptr_t>(row.values) + kAhead;
     __builtin_prefetch(reinterpret_cast<const void*>(at), 0, 3);
+    if (r == 0) __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(row.meta) + kAhead), 0, 3);
   }
 };
 
@@ -30,7 +32,7 @@ struct Fp32Dot24 : Stream24 {
 #if defined(__AVX512BF16__)
   static constexpr int kTokens = 4, kRows = 4, kRowsNarrow = 8;
 #elif defined(__AVX2__)
-  static constexpr int kTokens = 2, kRows = 4, kRowsNarrow = 4;
+  static constexpr int kTokens = 2, kRows = 4, kRowsNarrow = 8;
 #else
   static constexpr int kTokens = 2, kRows = 2, kRowsNarrow = 2;
 #endif

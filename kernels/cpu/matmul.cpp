@@ -22,14 +22,25 @@ struct Dense {
   Rows From(int64_t row) const { return {w + row * k, k}; }
 };
 
-// The hardware keeps up with a tile's few streams by itself.
-struct NoPrefetch {
-  MS_INLINE void Prefetch(const DenseRows&, int64_t, int64_t) {}
+// Asks for what is read later in a tile's rows or, where those end, for what the next tile reads first. With AVX-512
+// the hardware keeps up with long rows by itself, and only their beginnings have to be asked for; short rows are mostly
+// beginnings. AVX2's loop, of four times as many instructions, hides less: asking all along makes it 1.6 times as fast.
+struct RowsAhead {
+  static constexpr int64_t kColumns = 768;
+
+  template <int R>
+  MS_INLINE void Prefetch(const DenseRows& rows, int64_t r, int64_t i) {
+    const bool within = i + kColumns < rows.k;
+    if (within && W != 8) return;
+    const int64_t element = (within ? r : r + R - 1) * rows.k + i + kColumns;
+    const uintptr_t at = reinterpret_cast<uintptr_t>(rows.w) + 2 * static_cast<uintptr_t>(element);
+    __builtin_prefetch(reinterpret_cast<const void*>(at), 0, 3);
+  }
 };
 
 // Activations in fp32. A register of 2W weights is taken apart into its even and its odd elements by a shift and a
 // mask, so a packed block holds the even activations first.
-struct Fp32Dot : NoPrefetch {
+struct Fp32Dot : RowsAhead {
   typedef float X;
   static constexpr int kStep = 2 * W;
 #if defined(__AVX512BF16__)
@@ -64,7 +75,7 @@ struct Fp32Dot : NoPrefetch {
 
 #if defined(__AVX512BF16__)
 // Activations rounded to bf16; vdpbf16ps adds two products a lane.
-struct Bf16Dot : NoPrefetch {
+struct Bf16Dot : RowsAhead {
   typedef uint16_t X;
   static constexpr int kStep = 32;
   static constexpr int kTokens = 6, kRows = 4, kRowsNarrow = 4;

@@ -27,7 +27,7 @@ MS_INLINE __m512i EightGroups(const uint16_t* x, const uint8_t* codes) {
 
 // A slice is too short for the hardware to follow its stream through the loads between. Two lines cover a step.
 MS_INLINE void AskAhead24(const uint8_t* step) {
-  const uintptr_t at = reinterpret_cast<uintptr_t>(step) + 1536;
+  const uintptr_t at = reinterpret_cast<uintptr_t>(step) + 4096;
   __builtin_prefetch(reinterpret_cast<const void*>(at), 0, 3);
   __builtin_prefetch(reinterpret_cast<const void*>(at + 64), 0, 3);
 }

@@ -42,7 +42,7 @@ MS_INLINE void Tile(float* y, int64_t ldy, const typename Dot::X* x, const Matri
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const typename Dot::Weights weights = Dot::Get(rows, r, i);
-      if (TT <= 4) Dot::Prefetch(rows, r, i);
+      if (TT <= 4) Dot::template Prefetch<R>(rows, r, i);
 #pragma GCC unroll 8
       for (int t = 0; t < TT; ++t) acc[r][t] = Dot::Step(acc[r][t], weights, x + t * kStep);
     }
