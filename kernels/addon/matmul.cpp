@@ -14,18 +14,6 @@ void MultipleOf8(const Call& call, int64_t k) {
   if (k % 8 != 0) call.Fail(CallError::kRange, "expected k to be a multiple of 8 but received " + std::to_string(k));
 }
 
-napi_value Matmul(Call& call) {
-  const int64_t tokens = call.Count(3, "tokens"), n = call.Count(4, "n"), k = call.Count(5, "k");
-  const int64_t y_bytes = Product(tokens, n, 4), x_bytes = Product(tokens, k, 4), w_bytes = Product(n, k, 2);
-  auto* y = call.Data<float>(0, "y", kWrite, y_bytes, "T·N·4");
-  const auto* x = call.Data<const float>(1, "x", kRead, x_bytes, "T·K·4");
-  const auto* w = call.Data<const uint16_t>(2, "w", kRead, w_bytes, "N·K·2");
-  call.Apart("y", y, y_bytes, "x", x, x_bytes);
-  call.Apart("y", y, y_bytes, "w", w, w_bytes);
-  call.Check(call.ops().matmul(call.context(), y, x, {MS_BF16, 0, w, nullptr}, tokens, n, k));
-  return nullptr;
-}
-
 // Bytes of a packed 2:4 matrix; −1, as Product's, where no backend could hold it.
 int64_t PackedBytes(const Call& call, int64_t n, int64_t k) {
   return Product(n, k, 9) < 0 ? -1 : call.backend().packed_bytes(n, k);
@@ -39,17 +27,37 @@ napi_value PackedBytesOf(Call& call) {
   return bytes;
 }
 
-napi_value Matmul24(Call& call) {
-  const int64_t tokens = call.Count(3, "tokens"), n = call.Count(4, "n"), k = call.Count(5, "k");
-  MultipleOf8(call, k);
+// Arguments of a product y (T, N) = x (T, K) wᵀ: y, x and w come first; T, N and K from argument `sizes` on.
+struct ProductArguments {
+  int64_t tokens, n, k, y_bytes;
+  float* y;
+  const float* x;
+  ms_weights w;
+};
+
+ProductArguments ReadProduct(Call& call, size_t sizes, bool is_packed) {
+  const int64_t tokens = call.Count(sizes, "tokens"), n = call.Count(sizes + 1, "n"), k = call.Count(sizes + 2, "k");
+  if (is_packed) MultipleOf8(call, k);
   const int64_t y_bytes = Product(tokens, n, 4), x_bytes = Product(tokens, k, 4),
-                packed_bytes = PackedBytes(call, n, k);
+                w_bytes = is_packed ? PackedBytes(call, n, k) : Product(n, k, 2);
+  const char* name = is_packed ? "packed" : "w";
   auto* y = call.Data<float>(0, "y", kWrite, y_bytes, "T·N·4");
   const auto* x = call.Data<const float>(1, "x", kRead, x_bytes, "T·K·4");
-  const auto* packed = call.Data<const uint16_t>(2, "packed", kRead, packed_bytes, "packedBytes(N, K)");
+  const auto* w = call.Data<const uint16_t>(2, name, kRead, w_bytes, is_packed ? "packedBytes(N, K)" : "N·K·2");
   call.Apart("y", y, y_bytes, "x", x, x_bytes);
-  call.Apart("y", y, y_bytes, "packed", packed, packed_bytes);
-  call.Check(call.ops().matmul24(call.context(), y, x, {MS_BF16, 0, packed, nullptr}, tokens, n, k));
+  call.Apart("y", y, y_bytes, name, w, w_bytes);
+  return {tokens, n, k, y_bytes, y, x, {MS_BF16, 0, w, nullptr}};
+}
+
+napi_value Matmul(Call& call) {
+  const ProductArguments p = ReadProduct(call, 3, false);
+  call.Check(call.ops().matmul(call.context(), p.y, p.x, p.w, p.tokens, p.n, p.k));
+  return nullptr;
+}
+
+napi_value Matmul24(Call& call) {
+  const ProductArguments p = ReadProduct(call, 3, true);
+  call.Check(call.ops().matmul24(call.context(), p.y, p.x, p.w, p.tokens, p.n, p.k));
   return nullptr;
 }
 
@@ -67,47 +75,32 @@ napi_value Compress24(Call& call) {
 }
 
 napi_value Matmul24Patched(Call& call) {
-  const int64_t tokens = call.Count(4, "tokens"), n = call.Count(5, "n"), k = call.Count(6, "k");
-  MultipleOf8(call, k);
-  const int64_t y_bytes = Product(tokens, n, 4), x_bytes = Product(tokens, k, 4),
-                packed_bytes = PackedBytes(call, n, k);
-  auto* y = call.Data<float>(0, "y", kWrite, y_bytes, "T·N·4");
-  const auto* x = call.Data<const float>(1, "x", kRead, x_bytes, "T·K·4");
-  const auto* packed = call.Data<const uint16_t>(2, "packed", kRead, packed_bytes, "packedBytes(N, K)");
-  call.Apart("y", y, y_bytes, "x", x, x_bytes);
-  call.Apart("y", y, y_bytes, "packed", packed, packed_bytes);
+  const ProductArguments p = ReadProduct(call, 4, true);
   std::vector<ms_patch24> patches;
-  for (const Buffer& patch : call.Buffers(3, "patches", "tokens", tokens)) {
-    call.Apart("y", y, y_bytes, "patches", patch.data, static_cast<int64_t>(patch.bytes));
+  for (const Buffer& patch : call.Buffers(3, "patches", "tokens", p.tokens)) {
+    call.Apart("y", p.y, p.y_bytes, "patches", patch.data, static_cast<int64_t>(patch.bytes));
     patches.push_back({patch.data, static_cast<int64_t>(patch.bytes)});
   }
-  call.Check(
-      call.ops().matmul24_patched(call.context(), y, x, {MS_BF16, 0, packed, nullptr}, patches.data(), tokens, n, k));
+  call.Check(call.ops().matmul24_patched(call.context(), p.y, p.x, p.w, patches.data(), p.tokens, p.n, p.k));
   return nullptr;
 }
 
 napi_value MatmulMasked(Call& call) {
-  const int64_t tokens = call.Count(4, "tokens"), n = call.Count(5, "n"), k = call.Count(6, "k");
-  MultipleOf8(call, k);
-  const int64_t y_bytes = Product(tokens, n, 4), x_bytes = Product(tokens, k, 4), w_bytes = Product(n, k, 2);
-  auto* y = call.Data<float>(0, "y", kWrite, y_bytes, "T·N·4");
-  const auto* x = call.Data<const float>(1, "x", kRead, x_bytes, "T·K·4");
-  const auto* w = call.Data<const uint16_t>(2, "w", kRead, w_bytes, "N·K·2");
-  call.Apart("y", y, y_bytes, "x", x, x_bytes);
-  call.Apart("y", y, y_bytes, "w", w, w_bytes);
-  const int64_t packed_bytes = PackedBytes(call, n, k), codes_bytes = Product(n, k / 8);
+  const ProductArguments p = ReadProduct(call, 4, false);
+  MultipleOf8(call, p.k);
+  const int64_t packed_bytes = PackedBytes(call, p.n, p.k), codes_bytes = Product(p.n, p.k / 8);
   std::vector<ms_mask24> masks;
-  for (const Buffer& mask : call.Buffers(3, "masks", "tokens", tokens)) {
+  for (const Buffer& mask : call.Buffers(3, "masks", "tokens", p.tokens)) {
     const int64_t bytes = static_cast<int64_t>(mask.bytes);
     if (mask.data != nullptr && bytes != packed_bytes && bytes != codes_bytes) {
       call.Fail(CallError::kRange, "expected masks of exactly N·K/8 = " + std::to_string(codes_bytes) +
                                        " bytes (codes24) or packedBytes(N, K) = " + std::to_string(packed_bytes) +
                                        " (compress24) but received " + std::to_string(bytes));
     }
-    call.Apart("y", y, y_bytes, "masks", mask.data, bytes);
+    call.Apart("y", p.y, p.y_bytes, "masks", mask.data, bytes);
     masks.push_back({mask.data, bytes == packed_bytes});
   }
-  call.Check(call.ops().matmul_masked(call.context(), y, x, {MS_BF16, 0, w, nullptr}, masks.data(), tokens, n, k));
+  call.Check(call.ops().matmul_masked(call.context(), p.y, p.x, p.w, masks.data(), p.tokens, p.n, p.k));
   return nullptr;
 }
 

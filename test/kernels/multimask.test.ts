@@ -66,7 +66,7 @@ onEveryIsa(import.meta.url, () => {
     scoped((scope) => {
       const [y, x, w] = [scope.room(32), scope.room(256), scope.room(1024)];
       const message =
-        /^matmulMasked: expected masks of exactly N·K\/8 = 64 bytes \(codes24\) or N·K\/8·9 = 576 \(compress24\) but received/;
+        /^matmulMasked: expected masks of exactly N·K\/8 = 64 bytes \(codes24\) or packedBytes\(N, K\) = 576 \(compress24\) but received/;
       for (const bytes of [63, 65, 575, 577]) {
         const masks = Float64Array.of(scope.room(bytes));
         assert.throws(() => native.matmulMasked(y, x, w, masks, 1, 8, 64), { name: 'RangeError', message });
