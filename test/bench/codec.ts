@@ -2,11 +2,12 @@
 import { barTable, codecBars, type CodecBar } from './codec-bars.js';
 import { preparedSets, randomSet, tinySets, type MeasuredSet } from './codec-sets.js';
 import { measureSet, sizeTable, type SetFigures } from './codec-sizes.js';
-import { measureCodecSpeed, speedTable, type SpeedFigures } from './codec-speed.js';
+import { measureCodecSpeed, speedTable, type Clock, type SpeedFigures } from './codec-speed.js';
 
 export interface CodecBenchOptions {
   readonly runs: number;
   readonly threads: number;
+  readonly clock: Clock;
   /** A prepared base, and containers of patches of its general mask: row (e). */
   readonly prepared?: string;
   readonly patches: readonly string[];
@@ -21,7 +22,7 @@ export interface CodecFigures {
 }
 
 export function measureCodec(options: CodecBenchOptions): CodecFigures {
-  const speed = measureCodecSpeed(options.threads, options.runs);
+  const speed = measureCodecSpeed(options.threads, options.runs, options.clock);
   const sets: SetFigures[] = [];
   for (const set of allSets(options)) {
     options.onSet?.(set.name);

@@ -8,8 +8,8 @@
  * `npm run bench -- train [--yardstick PYTHON --yardstick-script FILE] [--json FILE] [--runs N] [--threads N]`: training speed and peak memory on models/tiny, beside the
  * PyTorch yardstick's (`maskllm_torch.py`) in alternating runs when a Python with torch is named, there or in MASKSERVE_YARDSTICK and MASKSERVE_YARDSTICK_SCRIPT.
  *
- * `npm run bench -- codec [--prepared DIR --patch FILE…] [--json FILE] [--plot FILE] [--markdown FILE] [--from FILE] [--runs N] [--threads N]`: what masks cost in each coder beside zstd, brotli and the
- * published form, where the bytes go, how fast they are coded, and which bars that reaches; with a prepared base, its general mask and patches of it too. `--plot FILE`: the sizes as a picture, .png or .svg; `--markdown FILE`: as README's table; `--from FILE`: of an earlier run's JSON.
+ * `npm run bench -- codec [--prepared DIR --patch FILE…] [--json FILE] [--plot FILE] [--markdown FILE] [--from FILE] [--cpu-time] [--runs N] [--threads N]`: what masks cost in each coder beside zstd, brotli and the
+ * published form, where the bytes go, how fast they are coded (`--cpu-time`: by CPU time, where others use the machine), and which bars that reaches; with a prepared base, its general mask and patches of it too. `--plot FILE`: the sizes as a picture, .png or .svg; `--markdown FILE`: as README's table; `--from FILE`: of an earlier run's JSON.
  *
  * `npm run bench -- peers [--smollm2 DIR] [--yardstick PYTHON] [--large] [--quick] [--cpu-time] [--model DIR]… [--json FILE] [--runs N] [--threads N]`: the same model in llama.cpp
  * (`npm ci --prefix test/bench/peers`), onnxruntime and PyTorch, side by side, and single layers; SmolLM2 from its folder there or in MASKSERVE_SMOLLM2; `--large`: the 1.1 B
@@ -126,6 +126,7 @@ function measuredCodec(runs: number): { machine: Hardware; codec: CodecFigures }
   const codec = measureCodec({
     runs,
     threads: Number(values.threads),
+    clock: values['cpu-time'] ? 'cpu' : 'wall',
     patches: values.patch ?? [],
     ...(values.prepared === undefined ? {} : { prepared: values.prepared }),
     onSet: (name) => process.stderr.isTTY && process.stderr.write(`${name} …\n`),
