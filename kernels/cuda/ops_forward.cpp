@@ -11,6 +11,8 @@ namespace cuda {
 
 namespace {
 
+constexpr int64_t kMmaQueries = 32;
+
 size_t ElementBytes(ms_value_type type) {
   return type == MS_F32 ? 4 : 2;
 }
@@ -73,7 +75,10 @@ ms_status Attention(ms_context* ctx, float* out, const float* q, const float* k_
                     double scale, int64_t window) {
   return Run(ctx, [&](Op& op) {
     RequireHeadDim(head_dim);
-    attention(out, q, k_cache, v_cache, start, tokens, heads, kv_heads, head_dim, capacity, scale, window, op.stream());
+    // Half a block of queries is worth a tensor core's tiles, where bf16 is allowed.
+    const bool by_tiles = op.exact() == 0 && tokens >= kMmaQueries && head_dim <= kMaxMmaHeadDim && head_dim % 16 == 0;
+    (by_tiles ? attention_mma : attention)(out, q, k_cache, v_cache, start, tokens, heads, kv_heads, head_dim, capacity,
+                                           scale, window, op.stream());
   });
 }
 
