@@ -56,14 +56,17 @@ struct Dense {
 
   __device__ Weights Load(int64_t row, int64_t column) const {
     const uint16_t* from = w + row * k + column;
-    if (kWhole) return LoadStream(from);
-    uint32_t words[4];
+    if constexpr (kWhole) {
+      return LoadStream(from);
+    } else {
+      uint32_t words[4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const uint32_t low = column + 2 * i < k ? from[2 * i] : 0, high = column + 2 * i + 1 < k ? from[2 * i + 1] : 0;
-      words[i] = low | high << 16;
+      for (int i = 0; i < 4; ++i) {
+        const uint32_t low = column + 2 * i < k ? from[2 * i] : 0, high = column + 2 * i + 1 < k ? from[2 * i + 1] : 0;
+        words[i] = low | high << 16;
+      }
+      return make_uint4(words[0], words[1], words[2], words[3]);
     }
-    return make_uint4(words[0], words[1], words[2], words[3]);
   }
   MS_METHOD Activations Read(const float* x, int64_t left) {
     return ReadEight<kExact, kWhole>(x, left);
@@ -88,7 +91,7 @@ struct Masked {
   typedef EightFloats Activations;
   const uint16_t* w;
   const ms_mask24* masks;
-  int64_t n, k;
+  int64_t k, meta_offset;  // of a packed matrix
   int32_t spread;
 
   __device__ Weights Load(int64_t row, int64_t column) const { return LoadStream(w + row * k + column); }
@@ -97,8 +100,7 @@ struct Masked {
   __device__ float Step(const Weights& weights, const Activations& x, int64_t t, int64_t row, int64_t column) const {
     const ms_mask24 mask = masks[t];
     if (mask.nibbles == nullptr) return DotEight(weights, x);
-    const uint8_t* nibbles =
-        mask.packed != 0 ? packed24_meta(mask.nibbles, n, k) : static_cast<const uint8_t*>(mask.nibbles);
+    const uint8_t* nibbles = static_cast<const uint8_t*>(mask.nibbles) + (mask.packed != 0 ? meta_offset : 0);
     const uint32_t byte = nibbles[(row * k + column) / 8];
     const uint2 first = KeptHalves(byte & 15), second = KeptHalves(byte >> 4);
     return DotEight(make_uint4(weights.x & first.x, weights.y & first.y, weights.z & second.x, weights.w & second.y),
@@ -126,10 +128,11 @@ void matmul(float* y, const float* x, const uint16_t* w, int64_t tokens, int64_t
 void matmul_masked(float* y, const float* x, const uint16_t* w, const ms_mask24* masks, int64_t tokens, int64_t n,
                    int64_t k, int32_t exact, cudaStream_t stream) {
   const GemvShape s = {tokens, n, k};
+  const int64_t meta_offset = packed24_meta_offset(n, k);
   if (exact)
-    LaunchGemv<1>(y, x, Masked<true>{w, masks, n, k, 0}, s, stream);
+    LaunchGemv<1>(y, x, Masked<true>{w, masks, k, meta_offset, 0}, s, stream);
   else
-    LaunchTiles(y, x, Masked<false>{w, masks, n, k, 0}, s, stream);
+    LaunchTiles(y, x, Masked<false>{w, masks, k, meta_offset, 0}, s, stream);
 }
 
 }  // namespace cuda
