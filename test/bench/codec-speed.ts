@@ -249,7 +249,7 @@ export function speedTable(speed: SpeedFigures): string {
     ),
     line('memcpy of the nibbles', `${speed.memcpy.toFixed(2)}`),
     ...(speed.zstd?.map(({ level, encode, decode }) =>
-      line(`zstd -${level}, one thread`, `decode ${decode.toFixed(2)} · encode ${encode.toFixed(3)}`),
+      line(`zstd -${level}, one thread`, `decode ${decode.toFixed(2)} · encode ${encode.toPrecision(2)}`),
     ) ?? [line('zstd', 'skipped: the zstd command is not there')]),
     'patches, decoded and applied in place; 10^9 parameters a second:',
     ...speed.patches.map(({ coder, churn, rate: speedOf }) =>
