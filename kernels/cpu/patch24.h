@@ -6,13 +6,13 @@
 // into slices of 16: one row to each lane of a vector, so that sums need not be taken across lanes (sliced ELLPACK,
 // Kreutzer et al., arXiv 1307.6209). A slice is as many steps as its longest row needs; step i holds swap i of each of
 // the 16 rows: 16 pairs of bf16 (the weight that comes in, and minus the one that goes out), then 16 uint16 codes,
-// position in | position out << 2 | group << 4, the group counted from the window's first. A row's swaps ascend. What is
-// left of a lane is zero: it names one position twice, and changes no finite sum.
+// position in | position out << 2 | group << 4, the group counted from the window's first. A row's swaps ascend. What
+// is left of a lane is zero: it names one position twice, and changes no finite sum.
 //
 // Behind the header, (windows + 1) uint32 say where a window begins, in units of 32 bytes behind this table, which is
 // itself padded to 32; the windows of the same rows follow each other. A window is its slices' numbers of steps (uint32
-// each), for each lane its row in the window (one byte), padding to 32, and the slices. Some 6.6 bytes a swap, and 1.4 a
-// row.
+// each), for each lane its row in the window (one byte), padding to 32, and the slices. Some 6.6 bytes a swap, and 1.4
+// a row.
 #pragma once
 
 #include "ops.h"

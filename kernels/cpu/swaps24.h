@@ -10,8 +10,8 @@ namespace {
 
 #if defined(__AVX512BF16__)
 
-// The activations of the groups that eight codes name. In and out of a swap lie in one group, eight bytes: loading those
-// one by one is faster than a gather, and codes are cheapest taken out of two words.
+// The activations of the groups that eight codes name. In and out of a swap lie in one group, eight bytes: loading
+// those one by one is faster than a gather, and codes are cheapest taken out of two words.
 MS_INLINE __m512i EightGroups(const uint16_t* x, const uint8_t* codes) {
   uint64_t four[2];
   memcpy(four, codes, sizeof(four));
