@@ -1,7 +1,9 @@
 /** A child of a child of a root: decodes what a container stands on first. FORMAT.md §11 (depth) and §7 (needs). */
+import type { Handle } from '../kernels/types.js';
 import { byteSource, type ByteSource } from './byte-source.js';
-import type { WeightsLookup } from './context.js';
-import { ContainerReader, parentMissing, type DecodeOptions } from './decode.js';
+import type { DecodeContext, MatrixShape, NativeBuffers, WeightsLookup } from './context.js';
+import { ContainerReader, type DecodeOptions } from './decode.js';
+import { parentMissing } from './decoder-inputs.js';
 import { CodecError } from './errors.js';
 import { LIMITS } from './limits.js';
 import type { Digest, MaskSet } from './mask-set.js';
@@ -11,6 +13,10 @@ export interface ChainLookup {
   /** The container (bytes or source), or the decoded set, of a content digest; undefined if there is none. */
   readonly parent: (content: Digest) => Uint8Array | ByteSource | MaskSet | undefined;
   readonly weights?: WeightsLookup;
+  /** For native coders, in place of `weights`. */
+  readonly weightBuffers?: NativeBuffers['weights'];
+  /** For native coders: a matrix of the set of this content digest as compress24 wrote it, if it is in memory so. */
+  readonly packed?: (content: Digest, matrix: MatrixShape) => Handle | undefined;
 }
 
 /**
@@ -40,7 +46,11 @@ function open(
   options: Omit<DecodeOptions, 'context'>,
   depth: number,
 ): ContainerReader {
-  const context = lookup.weights === undefined ? {} : { weights: lookup.weights };
+  const { weights, weightBuffers } = lookup;
+  const context: DecodeContext = {
+    ...(weights === undefined ? {} : { weights }),
+    ...(weightBuffers === undefined ? {} : { buffers: { weights: weightBuffers } }),
+  };
   const reader = new ContainerReader(source, { ...options, context });
   const digest = reader.needs.parent;
   if (digest === undefined) return reader;
@@ -52,7 +62,12 @@ function open(
     );
   }
   const parent = decodeParent(digest, lookup, options, depth);
-  return new ContainerReader(source, { ...options, context: { ...context, parent } });
+  const { packed } = lookup;
+  const buffers: NativeBuffers = {
+    ...context.buffers,
+    ...(packed === undefined ? {} : { packedParent: (matrix) => packed(digest, matrix) }),
+  };
+  return new ContainerReader(source, { ...options, context: { ...context, parent, buffers } });
 }
 
 function decodeParent(

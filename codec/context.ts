@@ -1,4 +1,5 @@
 /** What a container cannot carry and its decoder may need: the parent's masks, the frozen weights. FORMAT.md §7. */
+import type { Handle } from '../kernels/types.js';
 import type { Digest, MaskSet } from './mask-set.js';
 
 /** What a container needs to be decoded: known from its tables alone. */
@@ -15,6 +16,21 @@ export interface DecodeContext {
   /** The set whose content digest the container names as its parent. */
   readonly parent?: MaskSet;
   readonly weights?: WeightsLookup;
+  /** The same for native coders, which take it in place of a copy: buffers of exactly this matrix, undefined where there is none. */
+  readonly buffers?: NativeBuffers;
+}
+
+export interface NativeBuffers {
+  /** (rows, cols) bf16 */
+  readonly weights?: (matrix: MatrixShape) => Handle | undefined;
+  /** `parent`'s matrix as compress24 wrote it: of a patch, only the changed groups are then read of the parent. */
+  readonly packedParent?: (matrix: MatrixShape) => Handle | undefined;
+}
+
+export interface MatrixShape {
+  readonly name: string;
+  readonly rows: number;
+  readonly cols: number;
 }
 
 /** The changed groups of one tensor against its parent. */

@@ -3,18 +3,22 @@ import { byteSource, type ByteSource } from './byte-source.js';
 import { readContainer, type Container, type ReadOptions } from './container.js';
 import { combineTensorDigests, TensorHash } from './content-digest.js';
 import type { DecodeContext, Needs, TensorPatch } from './context.js';
-import { crc32c } from './crc32c.js';
+import { ChunkSource, overrun } from './chunk-source.js';
+import { DecoderInputs, parentMissing, type NativeInputs } from './decoder-inputs.js';
 import { decodeDense, type ChunkCoding } from './dense-chunk.js';
+import { DenseRuns } from './dense-run.js';
 import { CodecError } from './errors.js';
-import { fastCoders } from './fast-coders.js';
-import { decodePatchFast, FastMasks, packedParent, unpacked, UnsoundChunk } from './fast-masks.js';
+import { FastCompaction, type CompactionBuffers } from './fast-compaction.js';
+import { fastCoders, packedSymbols, unpackedNibbles, type FastCoders } from './fast-coders.js';
+import { FastMasks } from './fast-masks.js';
+import { decodePatchFast } from './fast-patches.js';
 import type { TensorSources } from './group-contexts.js';
 import type { ChunkPlan, TensorEntry } from './layout.js';
-import type { Digest, Mask, MaskSet } from './mask-set.js';
+import type { Mask, MaskSet } from './mask-set.js';
 import { decodePatchChunk, type Changes } from './patch-chunk.js';
 import { canonicalBytes, NIBBLE_OF_SYMBOL, symbolsToNibbles } from './pattern.js';
-import { rankGroups, symbolOfRanks, type ColumnScales } from './ranks.js';
-import { decodeScales, scalesOfSymbols } from './scales.js';
+import { rankGroups, symbolOfRanks } from './ranks.js';
+import { chunksByTensor, presentationOrder } from './reading-order.js';
 import { summarize, type ContainerSummary } from './summary.js';
 import { decodeUniform } from './uniform-ac.js';
 
@@ -23,6 +27,13 @@ export type { ContainerSummary, TensorSummary } from './summary.js';
 export interface DecodeOptions extends ReadOptions {
   /** What the container needs: parent and weights. Missing ones are refused when a symbol depends on them. */
   readonly context?: DecodeContext;
+}
+
+/** Compaction of the tensors that it covers, in the order of coding: after `upTo`, those and all coded before them are compacted. */
+export interface TensorCompaction {
+  readonly covers: (index: number) => boolean;
+  /** Returns what share of the time went into compacting. Throws CodecError as `nibbles` does. */
+  readonly upTo: (indices: readonly number[]) => number;
 }
 
 /** Decoded chunks that are kept: inherited tensors are coded by name, and a model uses them in another order. */
@@ -44,15 +55,13 @@ interface DecodedPart {
  */
 export class ContainerReader {
   readonly summary: ContainerSummary;
-  private readonly source: ByteSource;
   private readonly container: Container;
-  private readonly context: DecodeContext;
+  private readonly chunks: ChunkSource;
+  private readonly inputs: DecoderInputs;
   /** Summary index → index in the order of coding. */
   private readonly order: readonly number[];
   /** Chunks that hold symbols of a tensor, by index in the order of coding. */
   private readonly chunksOf: readonly (readonly number[])[];
-  private readonly parentMasks: ReadonlyMap<string, Mask>;
-  private scales: ReadonlyMap<number, ColumnScales> | undefined;
   /** The chunks decoded last, the latest at the end. */
   private readonly recent = new Map<number, readonly DecodedPart[]>();
   /** Where there are native coders, and the set is 2:4. */
@@ -60,11 +69,12 @@ export class ContainerReader {
 
   /** Throws CodecError: every code of FORMAT.md §12 up to `payload-length`, but for `parent-missing`. */
   constructor(source: Uint8Array | ByteSource, options: DecodeOptions = {}) {
-    this.source = byteSource(source);
-    this.context = options.context ?? {};
-    const { parent } = this.context;
-    this.container = readContainer(this.source, options, parent);
-    this.parentMasks = new Map(parent?.masks.map((mask) => [mask.name, mask]));
+    const bytes = byteSource(source);
+    const { context = {} } = options;
+    const { parent } = context;
+    this.container = readContainer(bytes, options, parent);
+    this.chunks = new ChunkSource(bytes, this.container);
+    this.inputs = new DecoderInputs(this.container, context, this.chunks);
     this.chunksOf = chunksByTensor(this.container);
     this.order = presentationOrder(this.container, parent);
     this.summary = summarize(this.container, this.order);
@@ -89,8 +99,8 @@ export class ContainerReader {
     const { coded, tensor } = this.tensor(index);
     const fast = fastCoders();
     const nibbles = this.fastNibbles(coded, tensor);
-    if (fast !== undefined && nibbles !== undefined) return unpacked(fast, nibbles, tensor.groups);
-    if (tensor.coder.form === 'none') return this.magnitude(coded, tensor);
+    if (fast !== undefined && nibbles !== undefined) return unpackedNibbles(fast, nibbles, tensor.groups);
+    if (tensor.coder.form === 'none') return this.magnitude(tensor);
     const out = this.startOf(tensor);
     for (const { first, symbols, changed } of this.partsOf(coded)) {
       if (changed === undefined) out.set(symbols, first);
@@ -128,6 +138,26 @@ export class ContainerReader {
     return { name: tensor.name, rows: tensor.rows, cols: tensor.cols, groups, codes };
   }
 
+  /**
+   * Compacts tensors straight from their chunks, where native coders can: undefined where they can't for any. `buffersOf` gives what a tensor is
+   * compacted from and to. Indices are the summary's.
+   */
+  compaction(buffersOf: (index: number) => CompactionBuffers): TensorCompaction | undefined {
+    const fast = fastCoders();
+    const { patterns } = this.container.header;
+    if (fast === undefined || patterns.n !== 2 || patterns.m !== 4) return undefined;
+    const tensors = this.inputs.tensors();
+    const compaction = new FastCompaction(this.denseRuns(fast), fast, this.chunksOf);
+    const shown = new Map(this.order.map((coded, index) => [coded, index]));
+    const covers = (index: number): boolean => tensors[this.order[index]!]!.coder.form === 'dense';
+    if (!compaction.possible || !this.order.some((_, index) => covers(index))) return undefined;
+    const upTo = (indices: readonly number[]): number => {
+      const last = Math.max(...indices.map((index) => this.order[index]!));
+      return compaction.upTo(last, (coded) => buffersOf(shown.get(coded) as number));
+    };
+    return { covers, upTo };
+  }
+
   /** Decodes everything, a tensor at a time, and compares the content digest: what every upload goes through. Throws as `maskSet` does. */
   check(): void {
     this.compareContent(() => undefined);
@@ -145,7 +175,7 @@ export class ContainerReader {
   private compareContent(use: (tensor: TensorEntry, symbols: Uint8Array, index: number) => void): void {
     const { header } = this.container;
     const indexOfCoded = new Map(this.order.map((coded, index) => [coded, index]));
-    const digests = this.knownTensors().map((tensor, coded) => {
+    const digests = this.inputs.tensors().map((tensor, coded) => {
       const index = indexOfCoded.get(coded) as number;
       const hash = new TensorHash(header.patterns, tensor.name, tensor.rows, tensor.cols);
       const symbols = this.symbols(index);
@@ -174,34 +204,31 @@ export class ContainerReader {
       const changes = this.storedChanges(coded);
       const mask = new Uint8Array(canonicalBytes(patterns, groups));
       const codes = changes.symbols.map((symbol) => NIBBLE_OF_SYMBOL[symbol]!);
-      fast.applyChanges(mask, packedParent(fast, this.parentSymbols(tensor)), groups, changes.groups, codes);
+      fast.applyChanges(mask, packedSymbols(fast, this.inputs.parentSymbols(tensor)), groups, changes.groups, codes);
       return mask;
     }
     if (coder.form === 'none') {
       const mask = new Uint8Array(canonicalBytes(patterns, groups));
-      fast.magnitudeMask({ coder: coder.id, groups, cols, weights: this.weightsOf(tensor), mask });
+      fast.magnitudeMask({ coder: coder.id, groups, cols, weights: this.inputs.nativeWeights(tensor), mask });
       return mask;
     }
-    this.fast ??= new FastMasks(this.container, this.source, fast, (index) => this.sources(index));
+    this.fast ??= new FastMasks(this.denseRuns(fast), fast);
     const chunks = this.chunksOf[coded]!;
-    try {
-      return this.fast.nibbles(coded, chunks[0]!, chunks.length);
-    } catch (error) {
-      if (!(error instanceof UnsoundChunk)) throw error;
-      const { chunk, reason, bytes } = error;
-      throw reason === 'checksum' ? this.badChecksum(chunk, bytes) : overrun(chunk, bytes.length);
-    }
+    return this.fast.nibbles(coded, chunks[0]!, chunks.length);
+  }
+
+  private denseRuns(fast: FastCoders): DenseRuns {
+    return new DenseRuns(this.container, this.chunks, this.inputs, fast);
   }
 
   /** What the chunks of a tensor are written over: the parent's symbols for a patch. */
   private startOf(tensor: TensorEntry): Uint8Array {
-    return tensor.coder.form === 'patch' ? this.parentSymbols(tensor).slice() : new Uint8Array(tensor.groups);
+    return tensor.coder.form === 'patch' ? this.inputs.parentSymbols(tensor).slice() : new Uint8Array(tensor.groups);
   }
 
-  private magnitude(coded: number, tensor: TensorEntry): Uint8Array {
+  private magnitude(tensor: TensorEntry): Uint8Array {
     const { patterns } = this.container.header;
-    const { weights } = this.sources(coded);
-    const { order } = rankGroups(weights as Uint16Array, patterns, { first: 0, count: tensor.groups });
+    const { order } = rankGroups(this.inputs.weights(tensor), patterns, { first: 0, count: tensor.groups });
     return Uint8Array.from({ length: tensor.groups }, (_, i) => symbolOfRanks(patterns, order, i * patterns.m, 0));
   }
 
@@ -211,7 +238,7 @@ export class ContainerReader {
   }
 
   private comparedChanges(index: number, tensor: TensorEntry): Changes {
-    const parent = this.parentSymbols(tensor);
+    const parent = this.inputs.parentSymbols(tensor);
     const symbols = this.symbols(index);
     const changed: number[] = [];
     symbols.forEach((symbol, group) => {
@@ -231,7 +258,7 @@ export class ContainerReader {
   private decodeChunk(chunk: number): readonly DecodedPart[] {
     const known = this.recent.get(chunk);
     if (known !== undefined) return known;
-    const bytes = this.readChunk(chunk);
+    const bytes = this.chunks.read(chunk);
     const parts = this.decodeParts(bytes, (this.container.plans as readonly ChunkPlan[])[chunk]!);
     if (parts === undefined) throw overrun(chunk, bytes.length);
     this.recent.set(chunk, parts);
@@ -266,99 +293,22 @@ export class ContainerReader {
 
   private decodePatch(bytes: Uint8Array, tensors: readonly number[], coding: ChunkCoding): Changes[] | undefined {
     const fast = coding.patterns.n === 2 ? fastCoders() : undefined;
-    const changes = fast && decodePatchFast(fast, bytes, tensors, coding);
+    const inputs = (tensor: number): NativeInputs => this.inputs.native(tensor, fast as FastCoders);
+    const changes = fast && decodePatchFast(fast, bytes, tensors, { ...coding, inputs });
     return changes ?? decodePatchChunk(bytes, tensors, coding);
-  }
-
-  private readChunk(chunk: number): Uint8Array {
-    const { offsets, checksums } = this.container.chunks;
-    const start = offsets[chunk]!;
-    // A copy: the next read, of scales say, may reuse its bytes.
-    const bytes = this.source.read(start, offsets[chunk + 1]! - start).slice();
-    if (crc32c(bytes) !== checksums[chunk]) throw this.badChecksum(chunk, bytes);
-    return bytes;
-  }
-
-  private badChecksum(chunk: number, bytes: Uint8Array): CodecError {
-    const expected = this.container.chunks.checksums[chunk];
-    return new CodecError(
-      'chunk-checksum',
-      `expected chunk ${chunk} to have the checksum ${expected}, got ${crc32c(bytes)}: the file is damaged, fetch it again`,
-    );
   }
 
   private coding(): ChunkCoding {
     const { header, models } = this.container;
-    const sources = (tensor: number): TensorSources => this.sources(tensor);
-    return { patterns: header.patterns, tensors: this.knownTensors(), models, sources };
-  }
-
-  /** What the coder of a tensor needs. Throws CodecError `parent-missing`, `weights-missing`, `weights-mismatch`. */
-  private sources(coded: number): TensorSources {
-    const tensor = this.knownTensors()[coded]!;
-    const { needsParent, needsWeights, codes } = tensor.coder;
-    return {
-      ...(needsParent ? { parent: this.parentSymbols(tensor) } : {}),
-      ...(needsWeights ? { weights: this.weightsOf(tensor) } : {}),
-      ...(codes === 'scaled ranks' ? { scales: this.scalesOf(coded) } : {}),
-    };
-  }
-
-  private parentSymbols(tensor: TensorEntry): Uint8Array {
-    if (this.context.parent === undefined) throw parentMissing(this.summary.parent);
-    const mask = this.parentMasks.get(tensor.name);
-    if (mask?.rows !== tensor.rows || mask.cols !== tensor.cols) {
-      throw new CodecError(
-        'parent-mismatch',
-        `expected a parent with ${tensor.name} of ${tensor.rows} × ${tensor.cols}, got ${mask === undefined ? 'none' : `${mask.rows} × ${mask.cols}`}`,
-      );
-    }
-    return mask.symbols;
-  }
-
-  private weightsOf({ name, rows, cols, coder }: TensorEntry): Uint16Array {
-    const weights = this.context.weights?.(name);
-    if (weights === undefined) {
-      throw new CodecError(
-        'weights-missing',
-        `expected the frozen weights of ${name}, which ${coder.name} needs, got none: decode it beside its model`,
-      );
-    }
-    if (weights.length !== rows * cols) {
-      throw new CodecError('weights-mismatch', `expected ${rows} × ${cols} weights of ${name}, got ${weights.length}`);
-    }
-    return weights;
-  }
-
-  private scalesOf(coded: number): ColumnScales {
-    this.scales ??= this.readScales();
-    return this.scales.get(coded) as ColumnScales;
-  }
-
-  private readScales(): ReadonlyMap<number, ColumnScales> {
-    const { plans, models } = this.container;
-    const plan = plans?.[0];
-    if (plan?.kind !== 'scales') throw new RangeError('expected a chunk of scales first');
-    const tensors = this.knownTensors();
-    const table = models.get(tensors[plan.tensors[0]!]!.coder)?.single;
-    const bytes = this.readChunk(0);
-    const cols = plan.tensors.map((tensor) => tensors[tensor]!.cols);
-    const scales = table && decodeScales(bytes, cols, table);
-    if (scales === undefined) throw overrun(0, bytes.length);
-    return new Map(plan.tensors.map((tensor, i) => [tensor, scalesOfSymbols(scales[i]!)]));
+    const sources = (tensor: number): TensorSources => this.inputs.of(tensor);
+    return { patterns: header.patterns, tensors: this.inputs.tensors(), models, sources };
   }
 
   private tensor(index: number): { coded: number; tensor: TensorEntry } {
-    const tensors = this.knownTensors();
+    const tensors = this.inputs.tensors();
     const coded = this.order[index];
     if (coded === undefined) throw new RangeError(`expected a tensor index below ${tensors.length}, got ${index}`);
     return { coded, tensor: tensors[coded]! };
-  }
-
-  private knownTensors(): readonly TensorEntry[] {
-    const { tensors } = this.container;
-    if (tensors === undefined) throw parentMissing(this.container.header.parent);
-    return tensors;
   }
 }
 
@@ -385,36 +335,4 @@ export function checkContainer(source: Uint8Array | ByteSource, options: DecodeO
   const reader = new ContainerReader(source, options);
   reader.check();
   return reader.summary;
-}
-
-export function parentMissing(parent: Digest | undefined): CodecError {
-  return new CodecError(
-    'parent-missing',
-    `expected the parent mask set ${parent ?? '(none named)'}, which this one is coded against, got none: provide it first`,
-  );
-}
-
-/** Inherited tensors are shown in the parent's order, which models use them in; coded they are sorted by name. */
-function presentationOrder({ tensors, header }: Container, parent: MaskSet | undefined): number[] {
-  if (tensors === undefined) return [];
-  if (!header.inherits || parent === undefined) return [...tensors.keys()];
-  const coded = new Map(tensors.map(({ name }, i) => [name, i]));
-  return parent.masks.map(({ name }) => coded.get(name) as number);
-}
-
-function chunksByTensor({ tensors = [], plans = [] }: Container): number[][] {
-  const chunks: number[][] = tensors.map(() => []);
-  plans.forEach((plan, chunk) => {
-    if (plan.kind === 'arithmetic') chunks[plan.piece.tensor]!.push(chunk);
-    if (plan.kind === 'dense') for (const { tensor } of plan.pieces) chunks[tensor]!.push(chunk);
-    if (plan.kind === 'patch') for (const tensor of plan.tensors) chunks[tensor]!.push(chunk);
-  });
-  return chunks;
-}
-
-function overrun(chunk: number, bytes: number): CodecError {
-  return new CodecError(
-    'symbol-overrun',
-    `expected chunk ${chunk} to end with its last symbol, got ${bytes} bytes that do not: the writer of this file is at fault`,
-  );
 }

@@ -7,6 +7,7 @@ import type { NativeCodec } from '../kernels/codec-types.js';
 export type FastCoders = Pick<
   NativeCodec,
   | 'decodeMasks'
+  | 'decodeCompressed'
   | 'decodeUniformAc'
   | 'decodePatches'
   | 'magnitudeMask'
@@ -29,4 +30,23 @@ export function useFastCoders(fast: FastCoders | undefined): void {
 
 export function fastCoders(): FastCoders | undefined {
   return coders;
+}
+
+const packings = new WeakMap<Uint8Array, Uint8Array>();
+
+/** Nibbles of a parent's symbols, which many children share: kept as long as the symbols are. Not to be written to. */
+export function packedSymbols(fast: FastCoders, symbols: Uint8Array): Uint8Array {
+  const known = packings.get(symbols);
+  if (known !== undefined) return known;
+  const nibbles = new Uint8Array(Math.ceil(symbols.length / 2));
+  fast.packSymbols(nibbles, symbols);
+  packings.set(symbols, nibbles);
+  return nibbles;
+}
+
+/** Nibbles of `groups` groups → symbols. */
+export function unpackedNibbles(fast: FastCoders, nibbles: Uint8Array, groups: number): Uint8Array {
+  const symbols = new Uint8Array(groups);
+  fast.unpackSymbols(symbols, nibbles);
+  return symbols;
 }

@@ -76,12 +76,18 @@ export function headerBytes(header: Pick<FixedHeader, 'version' | 'tableBytes' |
   return fixedHeaderBytes(header) + header.tableBytes + header.modelBytes + header.indexBytes;
 }
 
+/** Bytes of the whole file. */
+export function containerBytes(header: FixedHeader): number {
+  return headerBytes(header) + header.payloadBytes;
+}
+
 /**
- * Reads the fixed header from the first bytes of a file of `fileBytes` bytes; `start` holds the first 160, or all of a shorter file.
+ * Reads the fixed header from the first bytes of a file of `fileBytes` bytes (undefined: not known yet, and not compared); `start` holds the
+ * first 160, or all of a shorter file.
  * With `expectBase`, a container for other weights is refused before anything else of it is read.
  * Throws CodecError: every code of FORMAT.md §12 up to `trailing-bytes`, in that order.
  */
-export function readFixedHeader(start: Uint8Array, fileBytes: number, expectBase?: Digest): FixedHeader {
+export function readFixedHeader(start: Uint8Array, fileBytes: number | undefined, expectBase?: Digest): FixedHeader {
   const version = readVersion(start);
   const layout = LAYOUTS[version];
   if (start.length < layout.bytes) throw truncatedHeader(layout.bytes, start.length);
@@ -97,7 +103,7 @@ export function readFixedHeader(start: Uint8Array, fileBytes: number, expectBase
       `expected a mask set for the base weights ${expectBase}, got one for ${header.base}: load that model, or train the task on this one`,
     );
   }
-  checkFileBytes(header, fileBytes);
+  if (fileBytes !== undefined) checkFileBytes(header, fileBytes);
   return header;
 }
 
@@ -213,8 +219,9 @@ function checkLimits(header: FixedHeader): void {
   checkLimit('patchLog2', header.patchLog2, 'length-limit');
 }
 
-function checkFileBytes(header: FixedHeader, fileBytes: number): void {
-  const expected = headerBytes(header) + header.payloadBytes;
+/** Throws CodecError `truncated`, `trailing-bytes`. */
+export function checkFileBytes(header: FixedHeader, fileBytes: number): void {
+  const expected = containerBytes(header);
   if (fileBytes < expected) {
     throw new CodecError('truncated', `expected ${expected} bytes, got ${fileBytes}: it was cut off, fetch it again`);
   }

@@ -32,6 +32,15 @@ export interface PatchedTensor extends CodedTensor {
   readonly positions: Uint32Array;
   /** Their new nibbles. (changes) */
   readonly codes: Uint8Array;
+  /** Read by decoders in place of `parent`: its matrix as compress24 wrote it, of which only changed groups are read. cols: a multiple of 8. */
+  readonly packedParent?: Handle;
+}
+
+/** A tensor to be decoded to what compress24 would make of its mask and weights. cols: a multiple of 64. */
+export interface CompressedTensor extends CodedTensor {
+  readonly weights: Handle | Uint16Array;
+  /** (rows · cols · 9/8) bytes, written */
+  readonly packed: Handle;
 }
 
 /** What became of a chunk. */
@@ -58,6 +67,16 @@ export interface NativeCodec {
    * table: §8.2; those that the chunks hold something of are enough). Where masks, weights and parents are buffers of a GPU, it decodes there. What of a tensor's mask lies in chunks with other statuses than CHUNK_OK must not be used.
    */
   decodeMasks(tensors: readonly CodedTensor[], chunkSteps: number, firstStep: number, chunks: CodedChunks): void;
+  /**
+   * The same, from chunks to compacted matrices: a chunk's nibbles are in memory only until its weights are picked. What lies in chunks with
+   * other statuses than CHUNK_OK is undefined. Returns what share of its time went into compacting, 0 to 1.
+   */
+  decodeCompressed(
+    tensors: readonly CompressedTensor[],
+    chunkSteps: number,
+    firstStep: number,
+    chunks: CodedChunks,
+  ): number;
   /**
    * Encodes as many chunks as `lengths` has elements, from `firstStep` on of the sequence of all steps of `tensors` (as decodeMasks), into `out`, one
    * after the other; returns their bytes. `out` has room for 128 bytes a chunk and 64 a step; `lengths` and `checksums` are filled. Throws RangeError

@@ -157,6 +157,18 @@ export interface NativeAddon extends NativeBackends, NativeCodec {
    * own dense matrix. Throws where a weight that is taken out is not finite: nothing takes an infinity out of a sum again.
    */
   buildPatch24(patch: Handle, packed: Handle, w: Handle, meta: Handle, n: number, k: number): void;
+  /** patchBytes24 from a list of changes: codes[i], a nibble, at group groups[i] (ascending, counted row by row). Reads those groups of the parent only. */
+  changesBytes24(packed: Handle, groups: Uint32Array, codes: Uint8Array, n: number, k: number): number;
+  /** buildPatch24 from a list of changes: patch (exactly changesBytes24) has the same bytes, and only changed groups of `packed` and `w` are read. */
+  buildChanges24(
+    patch: Handle,
+    packed: Handle,
+    w: Handle,
+    groups: Uint32Array,
+    codes: Uint8Array,
+    n: number,
+    k: number,
+  ): void;
   /** out (N, K) bf16 ← w where kept, +0.0 elsewhere, by select (a −0.0 is not a pruned weight). */
   select24(out: Handle, w: Handle, meta: Handle, n: number, k: number): void;
 

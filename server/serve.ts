@@ -80,7 +80,13 @@ async function open(
   const budgetBytes = engine.device
     ? taskBudget(engine.device, engine.stats().kvBudgetBytes, config.given.cacheBytes)
     : config.cacheBytes;
-  const residency = createResidency({ budgetBytes, warmBytes: config.warmBytes, model: engine.model, registry });
+  const residency = createResidency({
+    budgetBytes,
+    warmBytes: config.warmBytes,
+    model: engine.model,
+    registry,
+    loaderThreads: config.threads,
+  });
   opened.push(() => residency.close());
   await checkDefaultTask(config.defaultTask, registry);
   const training = await openTrainingJobs({

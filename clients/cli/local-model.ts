@@ -111,7 +111,7 @@ export async function openTask(model: Model, name: string, file?: string, parent
     const weights = maskedDenseTask(model, readMaskSet(path, near));
     return { name, weights, dispose: () => freeTask(weights) };
   }
-  const loader = createLoader(model.info, 0);
+  const loader = createLoader(model.info);
   try {
     const weights = await loader.load(digest, path, ancestors);
     return { name, weights, dispose: () => freeTask(weights) };

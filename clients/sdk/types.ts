@@ -147,7 +147,13 @@ export interface Model {
   readonly parent: string | null;
   /** Of the mask's container. */
   readonly bytes: number;
-  readonly residency: { readonly tier: Tier; readonly bytes: number; readonly cost_bytes: number };
+  readonly residency: {
+    readonly tier: Tier;
+    readonly bytes: number;
+    readonly cost_bytes: number;
+    /** How long it took to come into memory; null where it is not there. */
+    readonly load: { readonly ms: number; readonly decode_ms: number; readonly compact_ms: number } | null;
+  };
   readonly context_length: number;
 }
 

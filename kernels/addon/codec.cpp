@@ -10,9 +10,9 @@ namespace maskserve {
 
 namespace {
 
-constexpr TensorUse kDecoded{true, true, true, false, true}, kEncoded{true, true, false, false, false},
-    kCounted{false, true, false, false, false}, kFilled{false, true, false, false, false},
-    kChanged{true, false, false, true, false};
+constexpr TensorUse kDecoded{true, true, true, false, true, false}, kCompressed{true, false, false, false, false, true},
+    kEncoded{true, true, false, false, false, false}, kCounted{false, true, false, false, false, false},
+    kFilled{false, true, false, false, false, false}, kChanged{true, false, false, true, false, false};
 constexpr int64_t kMostChunkSteps = int64_t{1} << 15;
 
 // Containers are read and written by the CPU, whatever ops run on.
@@ -69,22 +69,41 @@ void DecodeOnDevice(Call& call, const CodedTensors& tensors, int64_t chunk_steps
              device);
 }
 
-napi_value DecodeMasks(Call& call) {
-  const CodedTensors tensors(call, 0, kDecoded);
-  RequireSymbolCoders(call, tensors);
-  const int64_t chunk_steps = ChunkSteps(call, 1), first = call.Index(2, "firstStep");
-  CodedChunks chunks(call, 3);
-  call.AtMost("firstStep", first, "the steps of all tensors", tensors.steps());
-  const int64_t left = (tensors.steps() - first + chunk_steps - 1) / chunk_steps;
-  call.AtMost("chunks", chunks.count(), "those from firstStep", left);
-  if (tensors.place() != nullptr) {
-    DecodeOnDevice(call, tensors, chunk_steps, first, &chunks);
-  } else {
-    CheckHost(call, Codec(call).decode_masks(call.host().context, tensors.data(), tensors.count(), chunk_steps, first,
-                                             chunks.data(), chunks.count()));
+// Arguments of the decoders of symbol chunks.
+struct ChunkRun {
+  CodedTensors tensors;
+  int64_t chunk_steps, first;
+  CodedChunks chunks;
+
+  ChunkRun(Call& call, TensorUse use)
+      : tensors(call, 0, use), chunk_steps(ChunkSteps(call, 1)), first(call.Index(2, "firstStep")), chunks(call, 3) {
+    RequireSymbolCoders(call, tensors);
+    call.AtMost("firstStep", first, "the steps of all tensors", tensors.steps());
+    const int64_t left = (tensors.steps() - first + chunk_steps - 1) / chunk_steps;
+    call.AtMost("chunks", chunks.count(), "those from firstStep", left);
   }
-  chunks.WriteStatuses();
+};
+
+napi_value DecodeMasks(Call& call) {
+  ChunkRun run(call, kDecoded);
+  if (run.tensors.place() != nullptr) {
+    DecodeOnDevice(call, run.tensors, run.chunk_steps, run.first, &run.chunks);
+  } else {
+    CheckHost(call, Codec(call).decode_masks(call.host().context, run.tensors.data(), run.tensors.count(),
+                                             run.chunk_steps, run.first, run.chunks.data(), run.chunks.count()));
+  }
+  run.chunks.WriteStatuses();
   return nullptr;
+}
+
+napi_value DecodeCompressed(Call& call) {
+  ChunkRun run(call, kCompressed);
+  double share = 0;
+  CheckHost(call,
+            Codec(call).decode_compressed(call.host().context, run.tensors.data(), run.tensors.count(), run.chunk_steps,
+                                          run.first, run.chunks.data(), run.chunks.count(), &share));
+  run.chunks.WriteStatuses();
+  return Number(call, share);
 }
 
 // Chunks encoded apart, moved together. Returns their bytes.
@@ -317,19 +336,13 @@ napi_value UnpackSymbols(Call& call) {
 
 void ExportCodec(napi_env env, napi_value exports) {
   const Export list[] = {
-      {"decodeMasks", Bind<DecodeMasks, 4>},
-      {"encodeMasks", Bind<EncodeMasks, 6>},
-      {"countSymbols", Bind<CountSymbols, 2>},
-      {"magnitudeMask", Bind<MagnitudeMask, 1>},
-      {"decodePatches", Bind<DecodePatches, 4>},
-      {"encodePatches", Bind<EncodePatches, 6>},
-      {"applyChanges", Bind<ApplyChanges, 5>},
-      {"findChanges", Bind<FindChanges, 5>},
-      {"decodeScales", Bind<DecodeScales, 4>},
-      {"decodeUniformAc", Bind<DecodeUniformAc, 3>},
-      {"crc32c", Bind<Crc32c, 1>},
-      {"packSymbols", Bind<PackSymbols, 2>},
-      {"unpackSymbols", Bind<UnpackSymbols, 2>},
+      {"decodeMasks", Bind<DecodeMasks, 4>},         {"decodeCompressed", Bind<DecodeCompressed, 4>},
+      {"encodeMasks", Bind<EncodeMasks, 6>},         {"countSymbols", Bind<CountSymbols, 2>},
+      {"magnitudeMask", Bind<MagnitudeMask, 1>},     {"decodePatches", Bind<DecodePatches, 4>},
+      {"encodePatches", Bind<EncodePatches, 6>},     {"applyChanges", Bind<ApplyChanges, 5>},
+      {"findChanges", Bind<FindChanges, 5>},         {"decodeScales", Bind<DecodeScales, 4>},
+      {"decodeUniformAc", Bind<DecodeUniformAc, 3>}, {"crc32c", Bind<Crc32c, 1>},
+      {"packSymbols", Bind<PackSymbols, 2>},         {"unpackSymbols", Bind<UnpackSymbols, 2>},
   };
   ExportAll(env, exports, list, sizeof(list) / sizeof(list[0]));
 }

@@ -137,9 +137,10 @@ void CodedTensors::Add(Call& call, napi_value tensor, const std::string& path, T
   t.first_step = tensors_.empty() ? 0 : steps();
   tensors_.push_back(t);
   first_table_.push_back(-1);
-  AddInputs(call, tensor, path);
+  AddInputs(call, tensor, path, use);
   if (use.tables) AddTables(call, tensor, path);
   if (use.changes) AddChanges(call, tensor, path);
+  if (use.packed) AddPacked(call, tensor, path);
   const Field mask(call, tensor, path, "mask");
   if (use.mask && (mask.given() || !use.mask_optional)) {
     tensors_.back().mask = static_cast<uint8_t*>(
@@ -161,15 +162,20 @@ void CodedTensors::AddTables(Call& call, napi_value tensor, const std::string& p
   }
 }
 
-void CodedTensors::AddInputs(Call& call, napi_value tensor, const std::string& path) {
+void CodedTensors::AddInputs(Call& call, napi_value tensor, const std::string& path, TensorUse use) {
   ms_mask_tensor& t = tensors_.back();
   if (t.groups * 4 % t.cols != 0) Field(call, tensor, path, "cols").Refuse("to divide 4 · groups");
-  if (NeedsWeights(t.coder)) {
+  if (NeedsWeights(t.coder) || use.packed) {
     const Field field(call, tensor, path, "weights");
     t.weights = static_cast<const uint16_t*>(
         Memory(field, napi_uint16_array, "a Uint16Array or a buffer", 8 * t.groups, Access::kRead));
   }
-  if (NeedsParent(t.coder)) {
+  const Field packed_parent(call, tensor, path, "packedParent");
+  if (use.changes && packed_parent.given()) {
+    if (t.cols % 8 != 0) Field(call, tensor, path, "cols").Refuse("to be a multiple of 8 beside packedParent");
+    t.packed_parent = static_cast<const uint8_t*>(
+        Memory(packed_parent, napi_uint8_array, "a Uint8Array or a buffer", t.groups / 2 * 9, Access::kRead));
+  } else if (NeedsParent(t.coder)) {
     const Field field(call, tensor, path, "parent");
     t.parent = static_cast<const uint8_t*>(
         Memory(field, napi_uint8_array, "a Uint8Array or a buffer", (t.groups + 1) / 2, Access::kRead));
@@ -178,6 +184,14 @@ void CodedTensors::AddInputs(Call& call, napi_value tensor, const std::string& p
     const Field field(call, tensor, path, "scales");
     t.scales = static_cast<const int16_t*>(field.Array(napi_int16_array, "an Int16Array", t.cols));
   }
+}
+
+void CodedTensors::AddPacked(Call& call, napi_value tensor, const std::string& path) {
+  ms_mask_tensor& t = tensors_.back();
+  if (t.cols % 64 != 0) Field(call, tensor, path, "cols").Refuse("to be a multiple of 64");
+  const Field packed(call, tensor, path, "packed");
+  t.packed = static_cast<uint8_t*>(
+      Memory(packed, napi_uint8_array, "a writable buffer or a Uint8Array", t.groups / 2 * 9, Access::kWrite));
 }
 
 void CodedTensors::AddChanges(Call& call, napi_value tensor, const std::string& path) {

@@ -31,7 +31,7 @@ class Field {
 
 // Which properties of a tensor are used, beside coder, groups and cols; `device`: its memory may be a device's.
 struct TensorUse {
-  bool tables, mask, mask_optional, changes, device;
+  bool tables, mask, mask_optional, changes, device, packed;
 };
 
 // Tensors with copies of their tables; buffers stay pinned and arrays referenced while this lives.
@@ -54,7 +54,8 @@ class CodedTensors {
  private:
   void Add(Call& call, napi_value tensor, const std::string& path, TensorUse use);
   void AddTables(Call& call, napi_value tensor, const std::string& path);
-  void AddInputs(Call& call, napi_value tensor, const std::string& path);
+  void AddInputs(Call& call, napi_value tensor, const std::string& path, TensorUse use);
+  void AddPacked(Call& call, napi_value tensor, const std::string& path);
   void AddChanges(Call& call, napi_value tensor, const std::string& path);
   // A handle's buffer or a typed array of at least `bytes`; NULL where the property is undefined.
   void* Memory(const Field& field, napi_typedarray_type type, const char* expected, int64_t bytes, Access access);

@@ -155,6 +155,50 @@ napi_value BuildPatch24(Call& call) {
   return nullptr;
 }
 
+// Arguments `at` and `at` + 1: changed groups and their codes. The backend checks what they hold.
+ms_changes24 Changes(Call& call, size_t at) {
+  const HostArray groups = call.Array(at, "groups", napi_uint32_array);
+  const HostArray codes = call.Array(at + 1, "codes", napi_uint8_array);
+  const int64_t count = static_cast<int64_t>(groups.length);
+  call.Require(codes.length == groups.length, "codes", "to be as many as groups", static_cast<double>(codes.length));
+  return {static_cast<const uint32_t*>(groups.data), static_cast<const uint8_t*>(codes.data), count};
+}
+
+void RequireListedChanges(const Call& call) {
+  if (call.ops().changes_bytes24 != nullptr) return;
+  call.Fail(CallError::kPlain, "this backend makes patches of whole masks only: buildPatch24");
+}
+
+napi_value ChangesBytes24(Call& call) {
+  RequireListedChanges(call);
+  const int64_t n = call.Count(3, "n"), k = call.Count(4, "k");
+  MultipleOf8(call, k);
+  const auto* packed = call.Data<const uint16_t>(0, "packed", kRead, PackedBytes(call, n, k), "packedBytes(N, K)");
+  const ms_changes24 changes = Changes(call, 1);
+  int64_t bytes = 0;
+  call.Check(call.ops().changes_bytes24(call.context(), {MS_BF16, 0, packed, nullptr}, changes, n, k, &bytes));
+  napi_value result;
+  napi_create_int64(call.env(), bytes, &result);
+  return result;
+}
+
+napi_value BuildChanges24(Call& call) {
+  RequireListedChanges(call);
+  const int64_t n = call.Count(5, "n"), k = call.Count(6, "k");
+  MultipleOf8(call, k);
+  const int64_t packed_bytes = PackedBytes(call, n, k), w_bytes = Product(n, k, 2);
+  auto* patch = call.Data<uint32_t>(0, "patch", kWrite, 4, "4");
+  const auto* packed = call.Data<const uint16_t>(1, "packed", kRead, packed_bytes, "packedBytes(N, K)");
+  const auto* w = call.Data<const uint16_t>(2, "w", kRead, w_bytes, "N·K·2");
+  const ms_changes24 changes = Changes(call, 3);
+  const int64_t bytes = static_cast<int64_t>(call.Handle(0, "patch").bytes);
+  call.Apart("patch", patch, bytes, "packed", packed, packed_bytes);
+  call.Apart("patch", patch, bytes, "w", w, w_bytes);
+  call.Check(call.ops().build_changes24(call.context(), patch, bytes, {MS_BF16, 0, packed, nullptr},
+                                        {MS_BF16, 0, w, nullptr}, changes, n, k));
+  return nullptr;
+}
+
 napi_value Select24(Call& call) {
   const int64_t n = call.Count(3, "n"), k = call.Count(4, "k");
   MultipleOf8(call, k);
@@ -183,6 +227,8 @@ void ExportMatmul(napi_env env, napi_value exports) {
       {"codes24", Bind<Codes24, 4>},
       {"patchBytes24", Bind<PatchBytes24, 4>},
       {"buildPatch24", Bind<BuildPatch24, 6>},
+      {"changesBytes24", Bind<ChangesBytes24, 5>},
+      {"buildChanges24", Bind<BuildChanges24, 7>},
   };
   ExportAll(env, exports, list, sizeof(list) / sizeof(list[0]));
 }

@@ -4,6 +4,7 @@
 #include "checksum.h"
 #include "codec_ops.h"
 #include "coders24.h"
+#include "packed24.h"
 #include "rans_writer.h"
 #include "serial_rans.h"
 
@@ -22,6 +23,15 @@ MS_INLINE int LowBits(const ms_mask_tensor& tensor) {
 
 MS_INLINE unsigned NibbleAt(const uint8_t* nibbles, int64_t group) {
   return nibbles[group / 2] >> 4 * (group % 2) & 15;
+}
+
+MS_INLINE Packed24 PackedParent(const ms_mask_tensor& tensor) {
+  return {tensor.packed_parent, tensor.groups * 4 / tensor.cols, tensor.cols};
+}
+
+MS_INLINE unsigned ParentNibble(const ms_mask_tensor& tensor, int64_t group) {
+  if (tensor.packed_parent != nullptr) return GroupNibble24(PackedParent(tensor), group);
+  return NibbleAt(tensor.parent, group);
 }
 
 bool DecodePositions(const ms_mask_tensor& tensor, const WideTable& gaps, SerialReader& reader) {
@@ -50,7 +60,7 @@ struct Gathered {
   MS_METHOD void Load(const ms_mask_tensor& tensor, const uint32_t* positions, int64_t count) {
     for (int64_t i = 0; i < kStep; ++i) {
       const int64_t group = Min(positions[Min(i, count - 1)], tensor.groups - 1);
-      const unsigned nibble = NibbleAt(tensor.parent, group);
+      const unsigned nibble = ParentNibble(tensor, group);
       parent[i / 2] = static_cast<uint8_t>(i % 2 == 0 ? nibble : parent[i / 2] | nibble << 4);
       if (tensor.weights != nullptr) memcpy(weights + 4 * i, tensor.weights + 4 * group, 8);
     }
@@ -59,7 +69,11 @@ struct Gathered {
 
 MS_INLINE void Fetch(const ms_mask_tensor& tensor, int64_t from, int64_t to) {
   for (int64_t i = from; i < Min(to, tensor.changes); ++i) {
-    __builtin_prefetch(tensor.parent + tensor.positions[i] / 2);
+    if (tensor.packed_parent != nullptr) {
+      __builtin_prefetch(GroupByte24(PackedParent(tensor), Min(tensor.positions[i], tensor.groups - 1)));
+    } else {
+      __builtin_prefetch(tensor.parent + tensor.positions[i] / 2);
+    }
     if (tensor.weights != nullptr) __builtin_prefetch(tensor.weights + 4 * static_cast<int64_t>(tensor.positions[i]));
   }
 }

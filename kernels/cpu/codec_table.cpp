@@ -7,8 +7,8 @@ namespace ISA {
 
 extern const ms_codec_ops kCodecOps;
 const ms_codec_ops kCodecOps = {
-    DecodeMasks, EncodeMasks,  CountSymbols,    MagnitudeMask, DecodePatches, EncodePatches, ApplyChanges,
-    FindChanges, DecodeScales, DecodeUniformAc, Checksum,      PackSymbols,   UnpackSymbols,
+    DecodeMasks,  DecodeCompressed, EncodeMasks,  CountSymbols,    MagnitudeMask, DecodePatches, EncodePatches,
+    ApplyChanges, FindChanges,      DecodeScales, DecodeUniformAc, Checksum,      PackSymbols,   UnpackSymbols,
 };
 
 }  // namespace ISA

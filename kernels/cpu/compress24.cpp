@@ -1,8 +1,7 @@
 // Dense weights to 2:4 form and back. Both move whole values by position: a kept −0.0 stays −0.0, and nothing is
 // multiplied.
 
-#include "packed24.h"
-#include "pick24.h"
+#include "compress_block24.h"
 #include "rows24.h"
 
 namespace maskserve {
@@ -10,28 +9,13 @@ namespace {
 
 constexpr int64_t kTaskBytes = 256 << 10;  // of dense weights
 
-// The column of value `v` of the block that begins at column i, in a row with this metadata.
-MS_INLINE int64_t KeptColumn24(const uint8_t* meta, int64_t i, int64_t v) {
-  return i + v / 2 * 4 + (meta[i / 8 + v / 4] >> (2 * (v & 3)) & 3);
-}
-
 void CompressRow(const GroupRows24<uint8_t, uint16_t>& out, const uint16_t* w, const uint8_t* meta, int64_t k) {
   int64_t i = 0;
-  for (; i + kBlock24 <= k; i += kBlock24) {
-    const BlockRow24<uint8_t, uint16_t> block = out.Whole(out, 0, i);
-    memcpy(block.meta, meta + i / 8, 8);
-#if defined(__AVX512BF16__)
-    const __m512i index = WordIndex24(LoadMeta(meta + i / 8));
-    const __m512i kept = PickWords24(_mm512_loadu_si512(w + i), _mm512_loadu_si512(w + i + 32), index);
-    _mm512_storeu_si512(block.values, kept);
-#else
-    for (int64_t v = 0; v < kBlock24 / 2; ++v) block.values[ValueWord24(v)] = w[KeptColumn24(meta, i, v)];
-#endif
-  }
+  for (; i + kBlock24 <= k; i += kBlock24) CompressBlock24(out.Whole(out, 0, i), w + i, meta + i / 8);
   if (i == k) return;
   const BlockRow24<uint8_t, uint16_t> block = out.Any(out, 0, i);
   memcpy(block.meta, meta + i / 8, static_cast<size_t>((k - i) / 8));
-  for (int64_t v = 0; v < (k - i) / 2; ++v) block.values[v] = w[KeptColumn24(meta, i, v)];
+  for (int64_t v = 0; v < (k - i) / 2; ++v) block.values[v] = w[i + KeptColumn24(meta + i / 8, v)];
 }
 
 // A group's four words as one: 0xffff where the nibble keeps the word.
@@ -57,7 +41,10 @@ ms_status Compress24(ms_context* ctx, void* packed, ms_weights w, const uint8_t*
   if (w.type != MS_BF16) return FailType(ctx, "w", w.type);
   const PackedOut24 out = {static_cast<uint8_t*>(packed), n, k};
   const uint16_t* in = static_cast<const uint16_t*>(w.values);
-  auto row = [&](int64_t r) { CompressRow(out.From(r), in + r * k, meta + r * (k / 8), k); };
+  auto row = [&](int64_t r) {
+    CompressRow(out.From(r), in + r * k, meta + r * (k / 8), k);
+    if ((r & 7) == 7 || r == n - 1) EndStreams24();
+  };
   // Whole groups, so that two threads don't write one cache line.
   const int64_t groups = Max(1, kTaskBytes / (2 * k * kGroupRows24));
   return EachRow24(ctx, meta, n, k, groups * kGroupRows24, row);

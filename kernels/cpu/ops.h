@@ -43,6 +43,9 @@ ms_status Codes24(ms_context*, uint8_t* codes, const uint8_t* meta, int64_t n, i
 ms_status PatchBytes24(ms_context*, ms_weights packed, const uint8_t* meta, int64_t n, int64_t k, int64_t* bytes);
 ms_status BuildPatch24(ms_context*, void* patch, int64_t bytes, ms_weights packed, ms_weights w, const uint8_t* meta,
                        int64_t n, int64_t k);
+ms_status ChangesBytes24(ms_context*, ms_weights packed, ms_changes24 changes, int64_t n, int64_t k, int64_t* bytes);
+ms_status BuildChanges24(ms_context*, void* patch, int64_t bytes, ms_weights packed, ms_weights w, ms_changes24 changes,
+                         int64_t n, int64_t k);
 ms_status ScoreMask24(ms_context*, uint8_t* meta, ms_weights w, const float* scale, int64_t n, int64_t k);
 ms_status SumSquares(ms_context*, double* sums, const float* x, int64_t tokens, int64_t k);
 ms_status Gram(ms_context*, double* gram, const float* x, int64_t tokens, int64_t k);

@@ -67,6 +67,17 @@ struct PackedMatrix24 {
 typedef PackedMatrix24<const uint8_t, const uint16_t> Packed24;
 typedef PackedMatrix24<uint8_t, uint16_t> PackedOut24;
 
+// Where one group's nibble is: in this byte, low when the group's number in its row is even. Groups count row by row.
+MS_INLINE const uint8_t* GroupByte24(const Packed24& matrix, int64_t group) {
+  const int64_t per_row = matrix.k >> 2, row = group / per_row, column = (group - row * per_row) << 2;
+  const Packed24::Rows rows = matrix.From(row);
+  return Packed24::Rows::Any(rows, 0, column & ~(kBlock24 - 1)).meta + ((column & (kBlock24 - 1)) >> 3);
+}
+
+MS_INLINE unsigned GroupNibble24(const Packed24& matrix, int64_t group) {
+  return *GroupByte24(matrix, group) >> 4 * (group & 1) & 15;  // rows have an even number of groups
+}
+
 // A block as a whole one, zero beyond its columns.
 struct PaddedBlock24 {
   alignas(64) uint16_t values[32];

@@ -16,20 +16,6 @@ int64_t RowsOfTask24(int64_t k) {
   return Max(1, kTaskColumns / (k * kGroupRows24)) * kGroupRows24;
 }
 
-MS_INLINE unsigned Kept24(unsigned nibble) {
-  return 1u << (nibble & 3) | 1u << (nibble >> 2);
-}
-
-// fn(group, in, out) for each swap between two nibbles. A parent's that names no pattern, which compress24 never
-// writes, may keep less than two.
-template <typename Fn>
-MS_INLINE void SwapsOfGroup24(int64_t group, unsigned parent, unsigned child, Fn& fn) {
-  unsigned in = Kept24(child) & ~Kept24(parent), out = Kept24(parent) & ~Kept24(child);
-  for (; in != 0 && out != 0; in &= in - 1, out &= out - 1) {
-    fn(group, static_cast<unsigned>(__builtin_ctz(in)), static_cast<unsigned>(__builtin_ctz(out)));
-  }
-}
-
 // Where a child's metadata (N, K/8) differs from what its compacted parent holds.
 struct MetaChanges24 {
   Packed24 parent;

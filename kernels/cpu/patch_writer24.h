@@ -10,6 +10,20 @@
 namespace maskserve {
 namespace {
 
+MS_INLINE unsigned Kept24(unsigned nibble) {
+  return 1u << (nibble & 3) | 1u << (nibble >> 2);
+}
+
+// fn(group, in, out) for each swap between two nibbles. A parent's that names no pattern, which compress24 never
+// writes, may keep less than two.
+template <typename Fn>
+MS_INLINE void SwapsOfGroup24(int64_t group, unsigned parent, unsigned child, Fn& fn) {
+  unsigned in = Kept24(child) & ~Kept24(parent), out = Kept24(parent) & ~Kept24(child);
+  for (; in != 0 && out != 0; in &= in - 1, out &= out - 1) {
+    fn(group, static_cast<unsigned>(__builtin_ctz(in)), static_cast<unsigned>(__builtin_ctz(out)));
+  }
+}
+
 struct LaneCounter24 {
   uint32_t steps;
 
@@ -142,7 +156,7 @@ ms_status WritePatch24(ms_context* ctx, void* patch, int64_t bytes, const Change
   const ms_status status = SizePatch24(ctx, changes, n, k, table, &needed);
   if (status != MS_OK) return status;
   if (needed != bytes) {
-    return Fail(ctx, MS_BAD_DATA, "expected patch of exactly patchBytes24 = %lld bytes but received %lld",
+    return Fail(ctx, MS_BAD_DATA, "expected patch of exactly the %lld bytes that its changes take but received %lld",
                 static_cast<long long>(needed), static_cast<long long>(bytes));
   }
   const int64_t table_end = static_cast<int64_t>(sizeof(PatchHeader24)) + (windows + 1) * 4;

@@ -30,6 +30,8 @@ const ms_ops kOps = {
     Codes24,
     PatchBytes24,
     BuildPatch24,
+    ChangesBytes24,
+    BuildChanges24,
     AddSparse,
     Argmax,
     Sample,

@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-#define MS_ABI_VERSION 3u
+#define MS_ABI_VERSION 5u
 
 typedef int32_t ms_status;
 enum {
@@ -49,6 +49,13 @@ typedef struct ms_mask24 {
   const void* nibbles;
   int32_t packed;
 } ms_mask24;
+
+/* Groups of a mask that differ from the parent's, and their nibbles. */
+typedef struct ms_changes24 {
+  const uint32_t* groups;
+  const uint8_t* codes;
+  int64_t count;
+} ms_changes24;
 
 /* What build_patch24 wrote, or NULL: no patch. */
 typedef struct ms_patch24 {
@@ -140,6 +147,12 @@ typedef struct ms_ops {
                              int64_t* host_bytes);
   ms_status (*build_patch24)(ms_context*, void* patch, int64_t bytes, ms_weights packed, ms_weights w,
                              const uint8_t* meta, int64_t n, int64_t k);
+  /* the same to the parent with codes[i], a nibble, at group host_groups[i]: ascending, below n · k/4. What is read of
+   * the parent and of w is those groups. */
+  ms_status (*changes_bytes24)(ms_context*, ms_weights packed, ms_changes24 host_changes, int64_t n, int64_t k,
+                               int64_t* host_bytes);
+  ms_status (*build_changes24)(ms_context*, void* patch, int64_t bytes, ms_weights packed, ms_weights w,
+                               ms_changes24 host_changes, int64_t n, int64_t k);
 
   /* sampling over one row of logits (V); NaN counts as minus infinity */
   ms_status (*add_sparse)(ms_context*, float* logits, const int32_t* host_ids, const float* host_deltas, int64_t count);

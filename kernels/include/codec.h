@@ -53,6 +53,9 @@ typedef struct ms_mask_tensor {
   uint8_t* mask;       /* written by decoders (NULL: not wanted), read by encoders */
   uint32_t* positions; /* patch coders: (changes) changed groups, ascending; */
   uint8_t* codes;      /* (changes) their nibbles */
+  const uint8_t*
+      packed_parent; /* decode_patches, in place of `parent`: its matrix as compress24 wrote it, cols % 8 = 0 */
+  uint8_t* packed;   /* decode_compressed: what compress24 would write for mask and weights, cols % 64 = 0 */
 } ms_mask_tensor;
 
 typedef struct ms_mask_chunk {
@@ -75,6 +78,10 @@ typedef struct ms_codec_ops {
    * left, from first_step + c · chunk_steps. */
   ms_status (*decode_masks)(ms_context*, const ms_mask_tensor* tensors, int64_t count, int64_t chunk_steps,
                             int64_t first_step, ms_mask_chunk* chunks, int64_t chunk_count);
+  /* The same, to `packed` in place of `mask`: all tensors have weights. No tensor's nibbles are in memory at once.
+   * *host_share: what of the threads' time went into compacting, 0 to 1. */
+  ms_status (*decode_compressed)(ms_context*, const ms_mask_tensor* tensors, int64_t count, int64_t chunk_steps,
+                                 int64_t first_step, ms_mask_chunk* chunks, int64_t chunk_count, double* host_share);
   ms_status (*encode_masks)(ms_context*, const ms_mask_tensor* tensors, int64_t count, int64_t chunk_steps,
                             int64_t first_step, ms_mask_output* chunks, int64_t chunk_count);
   /* counts (contexts, 8) += how often each coded symbol occurs in each context. 1 in *bad where a code is no pattern.

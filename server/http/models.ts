@@ -25,7 +25,13 @@ export interface ModelObject {
   readonly parent: string | null;
   /** Of the container. */
   readonly bytes: number;
-  readonly residency: { readonly tier: Tier; readonly bytes: number; readonly cost_bytes: number };
+  readonly residency: {
+    readonly tier: Tier;
+    readonly bytes: number;
+    readonly cost_bytes: number;
+    /** How it came into memory; null where it is not there. */
+    readonly load: { readonly ms: number; readonly decode_ms: number; readonly compact_ms: number } | null;
+  };
   readonly context_length: number;
 }
 
@@ -80,7 +86,7 @@ function denseObject(started: number, { engine }: Parts): ModelObject {
     content: null,
     parent: null,
     bytes: 0,
-    residency: { tier: 'resident', bytes: 0, cost_bytes: 0 },
+    residency: { tier: 'resident', bytes: 0, cost_bytes: 0, load: null },
     context_length: engine.model.contextLength,
   };
 }
@@ -100,7 +106,12 @@ function taskObject({ task, blob, versions }: TaskRecord, stats: ResidencyStats,
     content: blob.content,
     parent: blob.parent ?? null,
     bytes: blob.bytes,
-    residency: { tier: now?.tier ?? 'cold', bytes: now?.bytes ?? 0, cost_bytes: residency.costBytes() },
+    residency: {
+      tier: now?.tier ?? 'cold',
+      bytes: now?.bytes ?? 0,
+      cost_bytes: residency.costBytes(),
+      load: now?.load ? { ms: now.load.ms, decode_ms: now.load.decodeMs, compact_ms: now.load.compactMs } : null,
+    },
     context_length: engine.model.contextLength,
   };
 }

@@ -181,6 +181,6 @@ export class Arrivals {
   ): Resident {
     const to = parent ? 'patched' : 'resident';
     this.report({ digest: weights.digest, from, to, decodeMs, compactMs });
-    return loadedResident(weights, performance.now() - started, parent);
+    return loadedResident(weights, performance.now() - started, { decodeMs, compactMs }, parent);
   }
 }

@@ -42,12 +42,13 @@ export class BlobFiles {
   }
 
   /**
-   * Streams bytes into a temporary file, hashing them on the way. Throws body_too_large, digest_mismatch, the stream's own error when
-   * the sender goes away. The stream is left open when refused, so that an answer can still be sent on its connection.
+   * Streams bytes into a temporary file, hashing them on the way; `look` sees each piece and may refuse by a throw. Throws body_too_large,
+   * digest_mismatch, the stream's own error when the sender goes away. The stream is left open when refused, so that an answer can still be sent on its connection.
    */
   async receive(
     bytes: Readable,
     limits: { readonly maxBytes: number; readonly expect?: Digest },
+    look: (chunk: Uint8Array) => void = () => undefined,
   ): Promise<ReceivedBlob> {
     const file = await this.storage.createTemporary();
     try {
@@ -56,6 +57,7 @@ export class BlobFiles {
       for await (const chunk of bytes.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>) {
         length += chunk.length;
         if (length > limits.maxBytes) throw tooLarge(limits.maxBytes);
+        look(chunk);
         hash.update(chunk);
         await file.write(chunk);
       }

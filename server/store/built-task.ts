@@ -1,20 +1,37 @@
 /** What a load has made so far: the buffers that it owns, and the time that each half took. */
 import { native, type Handle } from '../../kernels/index.js';
+import type { CompactedMatrix } from '../engine/types.js';
 
 /** Native memory can't be had. */
 export class NoMemory extends Error {}
+
+export type Copy = Readonly<Record<string, CompactedMatrix>>;
 
 export class BuiltTask {
   /** Owned by now. */
   bytes = 0;
   private readonly owned: Handle[] = [];
   private readonly spent = { decodeMs: 0, compactMs: 0 };
+  private readonly spare: Map<string, Handle>;
+
+  /** @param spare a compacted copy that nobody uses any more: its buffers are this task's, to fill or to free */
+  constructor(spare: Copy = {}) {
+    this.spare = new Map(Object.entries(spare).map(([name, { packed }]) => [name, packed]));
+  }
 
   get times(): { readonly decodeMs: number; readonly compactMs: number } {
     return { ...this.spent };
   }
 
-  /** A buffer that stays with the task. Throws NoMemory. */
+  /** A buffer that stays with the task; what it holds is not said. Throws NoMemory. */
+  ownPacked(name: string, bytes: number): Handle {
+    const spare = this.spare.get(name);
+    if (spare === undefined || native.byteLength(spare) !== bytes) return this.own(bytes);
+    this.spare.delete(name);
+    return this.keep(spare, bytes);
+  }
+
+  /** A zeroed buffer that stays with the task. Throws NoMemory. */
   own(bytes: number): Handle {
     return this.keep(
       attempt(() => native.alloc(bytes)),
@@ -41,15 +58,27 @@ export class BuiltTask {
   }
 
   decoding<T>(work: () => T): T {
-    return this.timed('decodeMs', work);
+    return this.timed(() => 0, work);
   }
 
   compacting<T>(work: () => T): T {
-    return this.timed('compactMs', work);
+    return this.timed(() => 1, work);
+  }
+
+  /** Both in one: `work` returns what share of its time went into compacting. */
+  decodingAndCompacting(work: () => number): void {
+    this.timed((share) => share, work);
+  }
+
+  /** Frees what it was given and has not used. */
+  finish(): void {
+    for (const handle of this.spare.values()) native.free(handle);
+    this.spare.clear();
   }
 
   /** Frees everything that it owns. */
   abandon(): void {
+    this.finish();
     for (const handle of this.owned.splice(0)) native.free(handle);
     this.bytes = 0;
   }
@@ -60,13 +89,14 @@ export class BuiltTask {
     return handle;
   }
 
-  private timed<T>(half: 'decodeMs' | 'compactMs', work: () => T): T {
+  private timed<T>(compactingShare: (result: T) => number, work: () => T): T {
     const started = performance.now();
-    try {
-      return work();
-    } finally {
-      this.spent[half] += performance.now() - started;
-    }
+    const result = work();
+    const spent = performance.now() - started;
+    const share = compactingShare(result);
+    this.spent.compactMs += spent * share;
+    this.spent.decodeMs += spent * (1 - share);
+    return result;
   }
 }
 

@@ -6,9 +6,9 @@ import { ContainerReader, type ContainerSummary } from '../../codec/decode.js';
 import { encodeMaskSet } from '../../codec/encode.js';
 import { CodecError } from '../../codec/errors.js';
 import type { Digest } from '../../codec/mask-set.js';
-import type { MaskableMatrix, ModelInfo } from '../engine/types.js';
+import type { ModelInfo } from '../engine/types.js';
 import type { ErrorCode } from '../errors.js';
-import { OpenContainers, type ContainerFile } from './open-containers.js';
+import { OpenContainers, type ContainerFile, type WeightsHolder } from './open-containers.js';
 import type { BlobInfo } from './types.js';
 
 /** What kernels run. */
@@ -18,9 +18,8 @@ const SERVED_M = 4;
 const COLS_MULTIPLE = 8;
 
 /** What a model asks of its masks. */
-export interface MaskRules {
+export interface MaskRules extends WeightsHolder {
   readonly base: ModelInfo['base'];
-  readonly matrices: readonly MaskableMatrix[];
 }
 
 /** `whole`: every symbol is decoded and the content digest compared. `checksums`: bytes only, for files that were checked once. */
@@ -44,7 +43,7 @@ export function checkContainerFile(
   depth: CheckDepth,
   ancestors: readonly ContainerFile[] = [],
 ): CheckResult {
-  const files = new OpenContainers(ancestors, rules.matrices);
+  const files = new OpenContainers(ancestors, rules);
   try {
     const source = files.source(path);
     const { needs } = new ContainerReader(source, { expectBase: rules.base });
@@ -57,17 +56,21 @@ export function checkContainerFile(
     else checkChecksums(source);
     return { header: headerOf(reader.summary) };
   } catch (error) {
-    if (!(error instanceof CodecError)) throw error;
-    if (error.code === 'wrong-base') return { refused: 'wrong_base', message: error.message };
-    return { refused: 'invalid_mask', message: `not a valid container (${error.code}): ${error.message}` };
+    if (error instanceof CodecError) return refusalOf(error);
+    throw error;
   } finally {
     files.close();
   }
 }
 
+export function refusalOf({ code, message }: CodecError): CheckResult {
+  if (code === 'wrong-base') return { refused: 'wrong_base', message };
+  return { refused: 'invalid_mask', message: `not a valid container (${code}): ${message}` };
+}
+
 /** The same masks in a container that decodes by itself. Throws CodecError if the stored ones can't be decoded. */
 export function flattenContainerFile(path: string, rules: MaskRules, ancestors: readonly ContainerFile[]): Uint8Array {
-  const files = new OpenContainers(ancestors, rules.matrices);
+  const files = new OpenContainers(ancestors, rules);
   try {
     return encodeMaskSet(files.reader(path).maskSet());
   } finally {
@@ -76,7 +79,7 @@ export function flattenContainerFile(path: string, rules: MaskRules, ancestors: 
 }
 
 /** The first way in which a sound container does not fit the model; undefined if it does. */
-function findMisfit({ n, m, tensors }: ContainerSummary, { matrices }: MaskRules): string | undefined {
+export function findMisfit({ n, m, tensors }: ContainerSummary, { matrices }: MaskRules): string | undefined {
   if (n !== SERVED_N || m !== SERVED_M) {
     return `expected a ${SERVED_N}:${SERVED_M} mask set, which is what the kernels run, but received ${n}:${m}`;
   }

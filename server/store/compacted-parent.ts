@@ -1,16 +1,11 @@
 /** A compacted task seen as the mask set that it was made from: what a child is decoded against and patched onto, without a container read. */
-import type { TensorPatch } from '../../codec/context.js';
+import type { MatrixShape } from '../../codec/context.js';
 import type { Digest, Mask, MaskSet } from '../../codec/mask-set.js';
 import { native, type Handle } from '../../kernels/index.js';
+import type { KnownSet } from './open-containers.js';
 import type { CompactedMatrix, MaskableMatrix } from '../engine/types.js';
 
-interface Shape {
-  readonly name: string;
-  readonly rows: number;
-  readonly cols: number;
-}
-
-export class CompactedParent {
+export class CompactedParent implements KnownSet {
   /** Symbols are unpacked matrix by matrix, when a decoder asks for them, and only the last ones are remembered. */
   readonly maskSet: MaskSet;
   private readonly shapes: ReadonlyMap<string, MaskableMatrix>;
@@ -27,23 +22,17 @@ export class CompactedParent {
   }
 
   /** Whether a set has exactly this one's matrices. */
-  covers(tensors: readonly Shape[]): boolean {
+  covers(tensors: readonly MatrixShape[]): boolean {
     return tensors.length === this.shapes.size && tensors.every(({ name }) => this.shapes.has(name));
   }
 
-  /** meta (rows · cols/8) ← the child's canonical nibbles: all of them, or this set's with the changed groups replaced. */
-  writeChild(meta: Handle, { name, rows, cols }: Shape, change: Uint8Array | TensorPatch): void {
-    if (change instanceof Uint8Array) return native.write(meta, 0, change);
-    const nibbles = this.nibbles(name, rows, cols);
-    change.groups.forEach((group, i) => {
-      const shift = (group & 1) * 4;
-      const byte = nibbles[group >> 1]!;
-      nibbles[group >> 1] = (byte & ~(15 << shift)) | (change.codes[i]! << shift);
-    });
-    native.write(meta, 0, nibbles);
+  /** A matrix of this very shape. */
+  packed({ name, rows, cols }: MatrixShape): Handle | undefined {
+    const shape = this.shapes.get(name);
+    return shape?.rows === rows && shape.cols === cols ? this.compacted[name]?.packed : undefined;
   }
 
-  private lazyMask({ name, rows, cols }: Shape): Mask {
+  private lazyMask({ name, rows, cols }: MatrixShape): Mask {
     const symbols = (): Uint8Array => this.symbols(name, rows, cols);
     return {
       name,

@@ -8,12 +8,12 @@ import type { Digest } from '../../codec/mask-set.js';
 import type { ModelInfo } from '../engine/types.js';
 import { ServerError } from '../errors.js';
 import { AliasFiles, type Alias } from './alias-files.js';
-import { BlobFiles, hashFile, type ReceivedBlob } from './blob-files.js';
+import { BlobFiles, type ReceivedBlob } from './blob-files.js';
 import { Catalogue, checkPrecondition, recordOf, versionBefore, versionOf, type TaskView } from './catalogue.js';
-import type { BlobHeader } from './check-container.js';
-import { createContainerChecker, type ContainerChecker } from './container-checker.js';
+import { createContainerChecker, rulesOf, type ContainerChecker } from './container-checker.js';
 import { Descent } from './descent.js';
 import { nodeFileSystem, type FileSystem } from './file-system.js';
+import { describeStored, Intake } from './intake.js';
 import { KeyedQueue } from './keyed-queue.js';
 import { lockStore, type StoreLock } from './lock.js';
 import { containerFile } from './open-containers.js';
@@ -34,7 +34,7 @@ const SILENT: StoreLog = { info: () => undefined, warn: () => undefined };
 export interface DiskRegistryOptions {
   /** Made where it is missing. */
   readonly directory: string;
-  readonly model: Pick<ModelInfo, 'name' | 'base' | 'maskable'>;
+  readonly model: Pick<ModelInfo, 'name' | 'base' | 'maskable' | 'backend'>;
   /** Folder of `*.mask` files that are read-only tasks; it may be missing. */
   readonly shippedDirectory?: string;
   /** Silent if there is none. */
@@ -73,16 +73,17 @@ export async function openDiskRegistry(options: DiskRegistryOptions): Promise<Re
     const shippedPaths = new Map([...shipped.values()].map(({ version, path }) => [version.blob.digest, path]));
     const blobs = new VerifiedBlobs(blobFiles, stored, broken, shippedPaths, (line) => log.warn(line));
     const catalogue = new Catalogue(aliases, damaged, shipped);
+    const descent = new Descent(catalogue, blobs, unnamed);
     return new DiskRegistry({
       layout,
       storage,
       lock,
       checker,
-      blobFiles,
+      intake: new Intake(rulesOf(model), blobFiles, checker, descent),
       aliasFiles: new AliasFiles(layout.tasks, storage),
       blobs,
       catalogue,
-      descent: new Descent(catalogue, blobs, unnamed),
+      descent,
       log,
       versionLimit: options.versionLimit ?? VERSION_LIMIT,
       graceMs: options.graceMs ?? GRACE_MS,
@@ -100,7 +101,7 @@ interface Parts {
   readonly storage: StableStorage;
   readonly lock: StoreLock;
   readonly checker: ContainerChecker;
-  readonly blobFiles: BlobFiles;
+  readonly intake: Intake;
   readonly aliasFiles: AliasFiles;
   readonly blobs: VerifiedBlobs;
   readonly catalogue: Catalogue;
@@ -124,14 +125,12 @@ class DiskRegistry implements Registry {
     bytes: Readable,
     options: { readonly precondition?: Precondition; readonly expect?: Digest; readonly maxBytes: number },
   ): Promise<{ record: TaskRecord; created: boolean }> {
-    const { storage, blobFiles } = this.parts;
+    const { storage, intake } = this.parts;
     checkOwnTaskName(task);
     storage.assertSound();
     this.check(task, options.precondition);
-    const received = await blobFiles.receive(bytes, options);
+    const { received, blob } = await intake.take(bytes, options);
     try {
-      const header = await this.checkedAndFinished(received);
-      const blob: BlobInfo = { digest: received.digest, bytes: received.bytes, ...header };
       return await this.turns.run(task, () =>
         this.links.run('', () => this.commit(task, received, blob, options.precondition)),
       );
@@ -230,31 +229,6 @@ class DiskRegistry implements Registry {
     await blobs.idle();
     await layout.close();
     await lock.release();
-  }
-
-  /** Checks it while its bytes go to stable storage. Both have ended when this does; what the check says comes first. */
-  private async checkedAndFinished(received: ReceivedBlob): Promise<BlobHeader> {
-    const [check, finish] = await Promise.allSettled([this.checked(received), received.file.finish()]);
-    if (check.status === 'rejected') throw check.reason as Error;
-    if (finish.status === 'rejected') throw finish.reason as Error;
-    return check.value;
-  }
-
-  /** Checks a received container whole, beside its parent if it needs one. Throws invalid_mask, wrong_base, parent_unknown. */
-  private async checked({ file }: ReceivedBlob): Promise<BlobHeader> {
-    const { checker, descent } = this.parts;
-    const first = await checker.check(file.path, 'whole');
-    if (!('needsParent' in first)) return first;
-    const parent = descent.parentFor(first.needsParent);
-    try {
-      const again = await checker.check(file.path, 'whole', (await descent.trace(parent.digest)).map(containerFile));
-      if (!('needsParent' in again)) return again;
-    } catch (error) {
-      // The parent may have been deleted under the check: then that is what to say.
-      descent.parentFor(first.needsParent);
-      throw error;
-    }
-    throw new Error(`expected the ancestors of ${file.path} to be all that it needs`);
   }
 
   /** In the task's turn and that of all links: makes the container a blob and the alias name it. */
@@ -365,22 +339,6 @@ class DiskRegistry implements Registry {
     }, graceMs);
     timer.unref();
     this.graceTimers.add(timer);
-  }
-}
-
-/** What the alias of a container would say, read from the container; undefined if it is damaged. */
-async function describeStored(
-  digest: Digest,
-  blobFiles: BlobFiles,
-  checker: ContainerChecker,
-): Promise<BlobInfo | undefined> {
-  try {
-    const path = blobFiles.pathOf(digest);
-    const header = await checker.check(path, 'checksums');
-    return 'needsParent' in header ? undefined : { digest, bytes: (await hashFile(path)).bytes, ...header };
-  } catch (error) {
-    if (error instanceof ServerError) return undefined;
-    throw error;
   }
 }
 

@@ -1,5 +1,5 @@
-/** The frozen weights as the codec wants them: bf16 bit patterns of one matrix, copied out of the engine's memory when a coder asks. */
-import type { WeightsLookup } from '../../codec/context.js';
+/** The frozen weights as the codec wants them: where the engine has them, for native coders; else bf16 bit patterns of one matrix, copied when a coder asks. */
+import type { NativeBuffers, WeightsLookup } from '../../codec/context.js';
 import { native, NO_BUFFER } from '../../kernels/index.js';
 import type { MaskableMatrix } from '../engine/types.js';
 
@@ -15,5 +15,14 @@ export function frozenWeights(matrices: readonly MaskableMatrix[]): WeightsLooku
     native.read(matrix.weight, 0, bits);
     last = { name, bits };
     return bits;
+  };
+}
+
+export function frozenBuffers(matrices: readonly MaskableMatrix[]): NonNullable<NativeBuffers['weights']> {
+  const byName = new Map(matrices.map((matrix) => [matrix.name, matrix]));
+  return ({ name, rows, cols }) => {
+    const matrix = byName.get(name);
+    if (matrix?.rows !== rows || matrix.cols !== cols || matrix.weight === NO_BUFFER) return undefined;
+    return matrix.weight;
   };
 }

@@ -1,10 +1,12 @@
 /** Containers → tasks in memory, in a worker thread: no load stalls another task's tokens. */
 import type { Digest } from '../../codec/mask-set.js';
 import { native, type Handle } from '../../kernels/index.js';
-import type { ModelInfo, TaskWeights } from '../engine/types.js';
+import { packedBytesOf, type ModelInfo, type TaskWeights } from '../engine/types.js';
 import { ServerError } from '../errors.js';
-import type { LoaderSettings, LoadRequest, LoadResult, LoadTimes } from './loader-worker.js';
+import type { LoaderSettings } from './load-target.js';
+import type { LoadRequest, LoadResult, LoadTimes } from './loader-worker.js';
 import type { ContainerFile } from './open-containers.js';
+import { ownedBytes, SpareCopy } from './spare-copy.js';
 import { WorkerCalls } from './worker-calls.js';
 
 /** A task's masks as canonical nibbles, each (rows · cols/8) bytes. */
@@ -47,13 +49,28 @@ export interface Loader {
   close(): Promise<void>;
 }
 
-/** @param threads that compress24 may use: one leaves the other cores to the engine */
-export function createLoader(model: Pick<ModelInfo, 'base' | 'maskable' | 'backend'>, threads = 1): Loader {
+export interface LoaderOptions {
+  /** That a load may use. 0, the default: all cores. An op of the engine waits for the slowest of its own, so that few would hold it up for longer. */
+  readonly threads?: number;
+  /** Of all its tasks together, for which a copy's memory may be kept when it is freed. 0, the default: none is. */
+  readonly budgetBytes?: number;
+}
+
+export function createLoader(
+  model: Pick<ModelInfo, 'base' | 'maskable' | 'backend'>,
+  { threads = 0, budgetBytes = 0 }: LoaderOptions = {},
+): Loader {
   const giveUp = new Int32Array(new SharedArrayBuffer(4));
   const { base, maskable: matrices, backend = 'cpu' } = model;
   const settings: LoaderSettings = { base, matrices, threads, backend, giveUp };
   const script = new URL('./loader-worker.js', import.meta.url);
-  return new ThreadLoader(new WorkerCalls<LoadRequest, LoadResult>('mask loader', script, settings), giveUp);
+  const calls = new WorkerCalls<LoadRequest, LoadResult>('mask loader', script, settings);
+  return new ThreadLoader(calls, giveUp, copyBytes(model), new SpareCopy(budgetBytes));
+}
+
+/** Bytes of a compacted copy of every matrix. */
+export function copyBytes({ maskable }: Pick<ModelInfo, 'maskable'>): number {
+  return maskable.reduce((sum, matrix) => sum + packedBytesOf(matrix), 0);
 }
 
 class ThreadLoader implements Loader {
@@ -62,26 +79,36 @@ class ThreadLoader implements Loader {
   constructor(
     private readonly calls: WorkerCalls<LoadRequest, LoadResult>,
     private readonly giveUp: Int32Array,
+    private readonly copyBytes: number,
+    private readonly spare: SpareCopy,
   ) {}
 
-  async load(digest: Digest, path: string, ancestors: readonly ContainerFile[] = []): Promise<LoadedTask> {
-    return compactedOf(digest, await this.call({ type: 'load', path, ancestors }));
+  load(digest: Digest, path: string, ancestors: readonly ContainerFile[] = []): Promise<LoadedTask> {
+    const spare = this.spare.take();
+    return this.allocating(this.copyBytes, async () =>
+      compactedOf(digest, await this.call({ type: 'load', path, ancestors, spare })),
+    );
   }
 
-  async patch(
+  patch(
     digest: Digest,
     { path, ancestors }: LoadSource,
     { content, weights: { matrices } }: { readonly content: Digest; readonly weights: TaskWeights },
     limitBytes: number,
   ): Promise<LoadedTask | undefined> {
     const parent = { content, matrices };
-    const result = await this.call({ type: 'patch', path, ancestors, parent, limitBytes });
-    if ('patches' in result) return { digest, matrices, ...result };
-    return 'failed' in result && result.failed === 'too many changes' ? undefined : unexpected(digest, result);
+    return this.allocating(limitBytes, async () => {
+      const result = await this.call({ type: 'patch', path, ancestors, parent, limitBytes });
+      if ('patches' in result) return { digest, matrices, ...result };
+      return 'failed' in result && result.failed === 'too many changes' ? undefined : unexpected(digest, result);
+    });
   }
 
-  async compact({ digest, nibbles }: DecodedTask): Promise<LoadedTask> {
-    return compactedOf(digest, await this.call({ type: 'compact', nibbles }));
+  compact({ digest, nibbles }: DecodedTask): Promise<LoadedTask> {
+    const spare = this.spare.take();
+    return this.allocating(this.copyBytes, async () =>
+      compactedOf(digest, await this.call({ type: 'compact', nibbles, spare })),
+    );
   }
 
   async extract({ digest, matrices }: TaskWeights): Promise<DecodedTask> {
@@ -89,9 +116,8 @@ class ThreadLoader implements Loader {
     return 'nibbles' in result ? { digest, ...result } : unexpected(digest, result);
   }
 
-  free({ matrices, patches }: TaskWeights): void {
-    const owned = patches ? Object.values(patches) : Object.values(matrices).map(({ packed }) => packed);
-    for (const handle of owned) native.free(handle);
+  free(weights: TaskWeights): void {
+    this.spare.free(weights);
   }
 
   freeDecoded({ nibbles }: DecodedTask): void {
@@ -103,6 +129,20 @@ class ThreadLoader implements Loader {
     Atomics.store(this.giveUp, 0, 1);
     await Promise.allSettled(this.inFlight);
     await this.calls.close();
+    this.spare.close();
+  }
+
+  /** A load of at most `bytes`, what it made of them counted until it is freed. */
+  private async allocating<T extends LoadedTask | undefined>(bytes: number, load: () => Promise<T>): Promise<T> {
+    this.spare.reserve(bytes);
+    let used = 0;
+    try {
+      const loaded = await load();
+      if (loaded) used = ownedBytes(loaded);
+      return loaded;
+    } finally {
+      this.spare.giveBack(bytes - used);
+    }
   }
 
   private async call(request: LoadRequest): Promise<LoadResult> {

@@ -4,9 +4,11 @@ import type { ByteSource } from '../../codec/byte-source.js';
 import { openChain, type ChainLookup } from '../../codec/chain.js';
 import type { ContainerReader } from '../../codec/decode.js';
 import { fileSource } from '../../codec/file-source.js';
+import type { MatrixShape } from '../../codec/context.js';
 import type { Digest, MaskSet } from '../../codec/mask-set.js';
+import type { Handle } from '../../kernels/types.js';
 import type { MaskableMatrix } from '../engine/types.js';
-import { frozenWeights } from './frozen-weights.js';
+import { frozenBuffers, frozenWeights } from './frozen-weights.js';
 import type { StoredMask } from './types.js';
 
 /** A container that another one may stand on. */
@@ -15,22 +17,43 @@ export interface ContainerFile {
   readonly path: string;
 }
 
+/** The model that a container is for. */
+export interface WeightsHolder {
+  readonly matrices: readonly MaskableMatrix[];
+  /** They are in host memory. */
+  readonly onHost: boolean;
+}
+
+/** A mask set in memory, as symbols and compacted. */
+export interface KnownSet {
+  readonly content: Digest;
+  readonly maskSet: MaskSet;
+  readonly packed: (matrix: MatrixShape) => Handle | undefined;
+}
+
 export class OpenContainers {
   private readonly descriptors: number[] = [];
   private readonly lookup: ChainLookup;
 
-  /** @param known sets that are in memory already, by content: taken before any file */
-  constructor(
-    ancestors: readonly ContainerFile[],
-    matrices: readonly MaskableMatrix[],
-    known: (content: Digest) => MaskSet | undefined = () => undefined,
-  ) {
+  /** @param known a set that is in memory already: taken before any file */
+  constructor(ancestors: readonly ContainerFile[], { matrices, onHost }: WeightsHolder, known?: KnownSet) {
     const paths = new Map(ancestors.map(({ content, path }) => [content, path]));
     const parent = (content: Digest): ByteSource | MaskSet | undefined => {
+      if (known?.content === content) return known.maskSet;
       const path = paths.get(content);
-      return known(content) ?? (path === undefined ? undefined : this.source(path));
+      return path === undefined ? undefined : this.source(path);
     };
-    this.lookup = { parent, weights: frozenWeights(matrices) };
+    this.lookup = {
+      parent,
+      weights: frozenWeights(matrices),
+      // Containers are decoded by the CPU.
+      ...(onHost
+        ? {
+            weightBuffers: frozenBuffers(matrices),
+            packed: (content, matrix) => (known?.content === content ? known.packed(matrix) : undefined),
+          }
+        : {}),
+    };
   }
 
   /** The bytes of a file, open until `close`. */

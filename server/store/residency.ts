@@ -1,8 +1,8 @@
 /**
- * Tasks in memory: an lru-cache by bytes, one load in flight a digest, leases. How they get there: arrivals.ts.
+ * Tasks in memory: an lru-cache by bytes, one load in flight a digest, leases. How they get there: arrivals.ts; how they leave: departures.ts.
  *
  * A task is in one of four places. `cache`: resident, leased or not. `outside`: evicted while leased; its memory is still in use, it is freed with
- * its last lease, and taken back into the cache if somebody asks for it again. `loads`: on the way in. `leaving`: on the way to the warm
+ * its last lease, and taken back into the cache if somebody asks for it again. `loads`: on the way in. Leaving: on the way to the warm
  * tier, its memory is free when it is there. A patched task leases the one that it stands on for as long as it is in memory itself, and uses it
  * whenever it is used, so that a parent is never the first of a family to go. Room for a load is taken before it
  * starts (room.ts) by evicting, least recently used first, what nobody leases. If everything is leased, the load waits its turn, and the
@@ -10,11 +10,12 @@
  */
 import { LRUCache } from 'lru-cache';
 import type { Digest } from '../../codec/mask-set.js';
-import { packedBytesOf, type ModelInfo } from '../engine/types.js';
-import { ServerError } from '../errors.js';
+import type { ModelInfo } from '../engine/types.js';
 import { abortable } from './abortable.js';
 import { Arrivals, type Household } from './arrivals.js';
-import { createLoader, type Loader } from './loader.js';
+import { Departures } from './departures.js';
+import { copyBytes, createLoader, type Loader } from './loader.js';
+import { allLeased, shuttingDown, tooLarge } from './residency-errors.js';
 import { newLoad, sumBytes, type HeldParent, type Load, type Resident } from './resident.js';
 import { Room, type RoomRequest } from './room.js';
 import type { Lease, LoadEvent, Registry, Residency, ResidencyStats, TaskPlace } from './types.js';
@@ -22,7 +23,6 @@ import { WarmTier } from './warm-tier.js';
 
 /** How long a load waits for running requests to end before its own requests are told to come back. */
 const WAIT_MS = 30_000;
-const RETRY_AFTER_SECONDS = 5;
 
 export interface ResidencyOptions {
   readonly budgetBytes: number;
@@ -30,7 +30,7 @@ export interface ResidencyOptions {
   readonly warmBytes?: number;
   readonly model: Pick<ModelInfo, 'base' | 'maskable' | 'backend'>;
   readonly registry: Pick<Registry, 'lineage'>;
-  /** Threads that a load may use. 1: the other cores stay with the engine. */
+  /** Threads that a load may use. 0, the default: all cores. */
   readonly loaderThreads?: number;
   readonly waitMs?: number;
   /** Other than a worker thread over the native kernels. */
@@ -50,28 +50,23 @@ export function createResidency(options: ResidencyOptions): CheckedResidency {
       `expected the memory for resident tasks to be a positive number of bytes but received ${budgetBytes}`,
     );
   }
-  const loader = options.loader ?? createLoader(model, loaderThreads);
+  const loader =
+    options.loader ??
+    createLoader(model, { budgetBytes, ...(loaderThreads === undefined ? {} : { threads: loaderThreads }) });
   const warm = new WarmTier(options.warmBytes ?? 0, (task) => loader.freeDecoded(task));
-  return new LruResidency(budgetBytes, taskBytes(model), registry, loader, warm, waitMs);
-}
-
-/** The packed form of every matrix. */
-function taskBytes({ maskable }: Pick<ModelInfo, 'maskable'>): number {
-  return maskable.reduce((sum, matrix) => sum + packedBytesOf(matrix), 0);
+  return new LruResidency(budgetBytes, copyBytes(model), registry, loader, warm, waitMs);
 }
 
 class LruResidency implements CheckedResidency, Household {
   private readonly cache: LRUCache<Digest, Resident>;
   private readonly outside = new Map<Digest, Resident>();
   private readonly loads = new Map<Digest, Load>();
-  /** Resolves when it has left. */
-  private readonly leaving = new Map<Digest, Promise<void>>();
   private readonly room: Room;
   private readonly arrivals: Arrivals;
+  private readonly departures: Departures;
   private readonly listeners = new Set<(event: LoadEvent) => void>();
   /** Taken for loads that are not in the cache yet. */
   private incomingBytes = 0;
-  private leavingBytes = 0;
   /** Acquires by where they found their task. */
   private readonly found = { resident: 0, patched: 0, warm: 0, cold: 0 };
   private evictions = 0;
@@ -87,6 +82,7 @@ class LruResidency implements CheckedResidency, Household {
   ) {
     this.arrivals = new Arrivals(this, registry, loader, warm, (event) => this.emit(event));
     this.room = new Room(budgetBytes, (bytes) => this.makeRoom(bytes));
+    this.departures = new Departures(loader, warm, (bytes) => this.room.release(bytes));
     this.cache = new LRUCache<Digest, Resident>({
       maxSize: budgetBytes,
       sizeCalculation: ({ weights }) => weights.bytes,
@@ -108,7 +104,7 @@ class LruResidency implements CheckedResidency, Household {
       resident.leases++;
       return this.lease(digest, resident, false);
     }
-    this.found[this.warm.has(digest) || this.leaving.has(digest) ? 'warm' : 'cold']++;
+    this.found[this.warm.has(digest) || this.departures.has(digest) ? 'warm' : 'cold']++;
     return this.lease(digest, await this.awaitLoad(digest, signal), true);
   }
 
@@ -117,8 +113,7 @@ class LruResidency implements CheckedResidency, Household {
   }
 
   evict(digest: Digest): void {
-    this.warm.drop(digest);
-    void this.leaving.get(digest)?.then(() => this.warm.drop(digest));
+    this.departures.forget(digest);
     const load = this.loads.get(digest);
     if (load) {
       load.evicted = true;
@@ -152,13 +147,13 @@ class LruResidency implements CheckedResidency, Household {
 
   async close(): Promise<void> {
     this.closed = true;
+    this.departures.stopKeeping();
     const loads = [...this.loads.values()];
     for (const load of loads) load.fail?.(shuttingDown());
     await this.loader.close();
     await Promise.all(loads.map((load) => load.settled));
     this.cache.clear();
-    await Promise.all(this.leaving.values());
-    this.warm.clear();
+    await this.departures.end();
   }
 
   checkIntegrity(): void {
@@ -169,7 +164,7 @@ class LruResidency implements CheckedResidency, Household {
     expectEqual(
       'bytes taken',
       takenBytes,
-      this.cache.calculatedSize + outsideBytes + this.incomingBytes + this.leavingBytes,
+      this.cache.calculatedSize + outsideBytes + this.incomingBytes + this.departures.bytes,
     );
     if (takenBytes > this.budgetBytes) throw new Error(`${takenBytes} bytes are taken of ${this.budgetBytes}`);
     if (cached.some(({ leases }) => leases < 0)) throw new Error('a resident task has fewer than no leases');
@@ -208,7 +203,7 @@ class LruResidency implements CheckedResidency, Household {
   }
 
   settled(digest: Digest): Promise<void> {
-    return this.leaving.get(digest) ?? Promise.resolve();
+    return this.departures.settled(digest);
   }
 
   assertOpen(): void {
@@ -313,7 +308,7 @@ class LruResidency implements CheckedResidency, Household {
   /** Evicts for a load of `bytes`: the unleased, least recently used first; then also leased ones, whose memory comes back later. */
   private makeRoom(bytes: number): void {
     const fits = (givenBack: number): boolean =>
-      this.room.takenBytes - this.leavingBytes - givenBack + bytes <= this.budgetBytes;
+      this.room.takenBytes - this.departures.bytes - givenBack + bytes <= this.budgetBytes;
     // Children come before their parents, which are used whenever they are.
     for (const digest of [...this.cache.rkeys()]) {
       if (fits(0)) return;
@@ -329,7 +324,7 @@ class LruResidency implements CheckedResidency, Household {
   private letGo(digest: Digest, resident: Resident): void {
     this.evictions++;
     if (resident.leases > 0) this.outside.set(digest, resident);
-    else this.free(resident);
+    else this.departures.leave(resident);
   }
 
   /** What is still in memory is used again, unless others wait for that memory, or a load is on its way that will find it. */
@@ -359,40 +354,10 @@ class LruResidency implements CheckedResidency, Household {
     if (resident.leases > 0) return;
     if (this.outside.get(digest) === resident) {
       this.outside.delete(digest);
-      this.free(resident);
+      this.departures.leave(resident);
     } else {
       // It can be evicted now.
       this.room.reconsider();
-    }
-  }
-
-  private free(resident: Resident): void {
-    const { weights, parent } = resident;
-    if (this.isWorthKeeping(resident)) {
-      this.leaving.set(weights.digest, this.keepWarm(resident));
-      return;
-    }
-    this.loader.free(weights);
-    parent?.release();
-    this.room.release(weights.bytes);
-  }
-
-  /** Patches are as soon made again; a ninth of a copy's bytes are its nibbles. */
-  private isWorthKeeping({ weights, parent, forgotten }: Resident): boolean {
-    return !parent && !forgotten && !this.closed && weights.bytes / 9 <= this.warm.budgetBytes;
-  }
-
-  private async keepWarm({ weights }: Resident): Promise<void> {
-    this.leavingBytes += weights.bytes;
-    try {
-      this.warm.put(await this.loader.extract(weights));
-    } catch {
-      // Then it is cold: a load will say what is wrong, if something is.
-    } finally {
-      this.loader.free(weights);
-      this.leaving.delete(weights.digest);
-      this.leavingBytes -= weights.bytes;
-      this.room.release(weights.bytes);
     }
   }
 
@@ -404,12 +369,13 @@ class LruResidency implements CheckedResidency, Household {
 
   private places(): Map<Digest, TaskPlace> {
     const places = new Map<Digest, TaskPlace>();
-    for (const [digest, bytes] of this.warm.sizes()) places.set(digest, { tier: 'warm', bytes, leases: 0, loadMs: 0 });
+    for (const [digest, bytes] of this.warm.sizes()) places.set(digest, { tier: 'warm', bytes, leases: 0 });
     for (const [digest, { waiters }] of this.loads) {
-      places.set(digest, { tier: 'loading', bytes: 0, leases: waiters, loadMs: 0 });
+      places.set(digest, { tier: 'loading', bytes: 0, leases: waiters });
     }
-    for (const [digest, { weights, leases, loadMs, parent }] of [...this.cache.entries(), ...this.outside]) {
-      places.set(digest, { tier: parent ? 'patched' : 'resident', bytes: weights.bytes, leases, loadMs });
+    for (const [digest, { weights, leases, loadMs, times, parent }] of [...this.cache.entries(), ...this.outside]) {
+      const load = { ms: loadMs, ...times };
+      places.set(digest, { tier: parent ? 'patched' : 'resident', bytes: weights.bytes, leases, load });
     }
     return places;
   }
@@ -421,23 +387,4 @@ class LruResidency implements CheckedResidency, Household {
 
 function expectEqual(what: string, counted: number, held: number): void {
   if (counted !== held) throw new Error(`${what}: ${counted} are counted but ${held} are held`);
-}
-
-function tooLarge(cost: number, budget: number): ServerError {
-  return new ServerError(
-    'out_of_memory',
-    `a task of this model takes ${cost} bytes in memory, but all resident tasks together may take ${budget}; raise --cache-bytes`,
-  );
-}
-
-function allLeased(budget: number, waitedMs: number): ServerError {
-  return new ServerError(
-    'out_of_memory',
-    `waited ${waitedMs / 1000} s for room among the resident tasks, but running requests use all ${budget} bytes; try again later or raise --cache-bytes`,
-    { retryAfterSeconds: RETRY_AFTER_SECONDS },
-  );
-}
-
-function shuttingDown(): ServerError {
-  return new ServerError('shutting_down', 'the server is shutting down');
 }

@@ -2,6 +2,7 @@
 import type { Digest } from '../../codec/mask-set.js';
 import type { TaskWeights } from '../engine/types.js';
 import type { ServerError } from '../errors.js';
+import type { LoadTimes } from './loader-worker.js';
 
 /** The compacted task that a patched one stands on, held in memory until it is released. */
 export interface HeldParent {
@@ -14,6 +15,7 @@ export interface HeldParent {
 export interface Resident {
   readonly weights: TaskWeights;
   readonly loadMs: number;
+  readonly times: LoadTimes;
   /** Present if it is patched: released after its patches are freed. */
   readonly parent: HeldParent | undefined;
   leases: number;
@@ -51,8 +53,13 @@ export function newLoad(whole: boolean): Load {
   };
 }
 
-export function loadedResident(weights: TaskWeights, loadMs: number, parent?: HeldParent): Resident {
-  return { weights, loadMs, parent, leases: 0, forgotten: false };
+export function loadedResident(
+  weights: TaskWeights,
+  loadMs: number,
+  times: LoadTimes,
+  parent: HeldParent | undefined,
+): Resident {
+  return { weights, loadMs, times, parent, leases: 0, forgotten: false };
 }
 
 export function sumBytes(residents: Iterable<Resident>): number {

@@ -114,7 +114,8 @@ export interface TaskPlace {
   /** In that tier, its own: a patched task's parent is not counted. */
   readonly bytes: number;
   readonly leases: number;
-  readonly loadMs: number;
+  /** How long it took to come into memory, where it is there: all in all, and the two stages of it. */
+  readonly load?: { readonly ms: number; readonly decodeMs: number; readonly compactMs: number };
 }
 
 /** A task that came into memory. */

@@ -204,7 +204,10 @@ function table(figures: ServingFigures): string {
     row('load the model', `${figures.loadMs.toFixed(0)} ms`),
     row('mask container', `${figures.containerBytes} bytes, ${figures.bitsPerParameter.toFixed(4)} bit per parameter`),
     row('resident task', `${figures.taskBytes} bytes, ${figures.taskShare.toFixed(4)} of its dense matrices`),
-    row('cold switch (container → compacted)', `${figures.coldSwitchMs.toFixed(1)} ms`),
+    row(
+      'cold switch (container → compacted)',
+      `${figures.coldSwitchMs.toFixed(1)} ms: ${((100 * figures.denseCopyMs) / figures.coldSwitchMs).toFixed(0)}% of the speed of copying its dense matrices (${figures.denseCopyMs.toFixed(1)} ms)`,
+    ),
     row('warm switch (resident)', `${(figures.warmSwitchMs * 1000).toFixed(1)} µs`),
     rates(`prefill, ${settings.prefillTokens} tokens`, prefill),
     rates(`decode, ${settings.decodeTokens} tokens after ${settings.promptTokens}`, decode),

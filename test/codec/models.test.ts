@@ -23,7 +23,7 @@ const PATTERNS = [
 interface Family {
   readonly parent: MaskSet;
   readonly child: MaskSet;
-  readonly context: Required<DecodeContext>;
+  readonly context: Required<Omit<DecodeContext, 'buffers'>>;
   /** Of 10,000 groups. */
   readonly changed: number;
 }

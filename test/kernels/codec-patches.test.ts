@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { crc32c } from '../../codec/crc32c.js';
 import type { ChunkCoding } from '../../codec/dense-chunk.js';
 import { CodecError } from '../../codec/errors.js';
-import { decodePatchFast } from '../../codec/fast-masks.js';
+import { decodePatchFast, type PatchCoding } from '../../codec/fast-patches.js';
 import { decodePatchChunk, encodePatchChunk, type Changes } from '../../codec/patch-chunk.js';
 import { symbolsToNibbles } from '../../codec/pattern.js';
 import { CHUNK_OK, CHUNK_OVERRUN, CHUNK_POSITION, native, type PatchedTensor } from '../../kernels/index.js';
@@ -20,6 +20,7 @@ import {
 } from './codec-cases.js';
 import { onEveryIsa } from './every-isa.js';
 import { random } from './numbers.js';
+import { scoped } from './scope.js';
 
 const FULL_CHUNK = 256;
 
@@ -65,6 +66,14 @@ function decode(
   return { tensors, statuses };
 }
 
+function nativeCoding(cases: readonly Case[], { tensors, models }: ChunkCoding): PatchCoding {
+  const inputs: PatchCoding['inputs'] = (i) => ({
+    parent: symbolsToNibbles((cases[i] as Case).parent),
+    weights: (cases[i] as Case).weights,
+  });
+  return { tensors, models, inputs };
+}
+
 function byReference(chunk: Uint8Array, tensors: readonly number[], coding: ChunkCoding): Changes[] | number {
   try {
     return decodePatchChunk(chunk, tensors, coding) ?? CHUNK_OVERRUN;
@@ -103,6 +112,35 @@ onEveryIsa(import.meta.url, () => {
       }
     });
 
+    test(`${coder}: the parent may be a compacted matrix`, () => {
+      for (let seed = 0; seed < 5; seed++) {
+        scoped((scope) => {
+          const next = random(seed);
+          const shapes: readonly (readonly [number, number])[] = [
+            [16, 64],
+            [9, 136],
+            [64, 576],
+            [3, 8],
+          ];
+          const cases = shapes.map(([rows, cols]) => randomCase(next, coder, rows, cols, 0.05));
+          const coding = codingOf(cases);
+          const members = cases.map((_, i) => i);
+          const chunk = encodePatchChunk(members, coding, (i) => (cases[i] as Case).changes);
+          const inputs: PatchCoding['inputs'] = (i) => {
+            const { entry, parent, weights } = cases[i] as Case;
+            const packed = scope.room((entry.rows * entry.cols * 9) / 8);
+            const w = scope.put(weights);
+            native.compress24(packed, w, scope.put(symbolsToNibbles(parent)), entry.rows, entry.cols);
+            return { packedParent: packed, weights: w };
+          };
+          assert.deepEqual(
+            decodePatchFast(native, chunk, members, { ...coding, inputs }),
+            cases.map(({ changes }) => changes),
+          );
+        });
+      }
+    });
+
     test(`${coder}: damaged chunks are refused and accepted exactly as the TypeScript codec does`, () => {
       const next = random(7);
       const all = coded(coder, 3);
@@ -130,13 +168,14 @@ onEveryIsa(import.meta.url, () => {
     const coding = codingOf(cases);
     const changesOf = (i: number): Changes => (cases[i] as Case).changes;
     const mixed = encodePatchChunk([0, 1, 2], coding, changesOf);
-    assert.equal(decodePatchFast(native, mixed, [0, 1, 2], coding), undefined);
+    const fast = nativeCoding(cases, coding);
+    assert.equal(decodePatchFast(native, mixed, [0, 1, 2], fast), undefined);
     assert.deepEqual(
       decodePatchChunk(mixed, [0, 1, 2], coding),
       cases.map(({ changes }) => changes),
     );
     const alike = encodePatchChunk([0, 2], coding, changesOf);
-    assert.deepEqual(decodePatchFast(native, alike, [0, 2], coding), [changesOf(0), changesOf(2)]);
+    assert.deepEqual(decodePatchFast(native, alike, [0, 2], fast), [changesOf(0), changesOf(2)]);
   });
 
   test('changes are found, and applied in place or beside', () => {

@@ -6,10 +6,19 @@ import { decodeDense, encodeDense, type ChunkCoding } from '../../codec/dense-ch
 import { groupContexts, toCoded } from '../../codec/group-contexts.js';
 import type { ChunkPlan } from '../../codec/layout.js';
 import { nibblesToSymbols, symbolsToNibbles } from '../../codec/pattern.js';
-import { CHUNK_CHECKSUM, CHUNK_OK, CHUNK_OVERRUN, native, type CodedTensor } from '../../kernels/index.js';
+import {
+  CHUNK_CHECKSUM,
+  CHUNK_OK,
+  CHUNK_OVERRUN,
+  native,
+  type CodedChunks,
+  type CodedTensor,
+  type Handle,
+} from '../../kernels/index.js';
 import { codingOf, damaged, PATTERNS, plansOf, randomCase, sourcesOf, tensorOf, type Case } from './codec-cases.js';
 import { onEveryIsa } from './every-isa.js';
 import { random, type Random } from './numbers.js';
+import { scoped } from './scope.js';
 
 const CODERS: readonly CoderName[] = ['uniform', 'static', 'parent', 'weights', 'scaled-weights', 'parent+weights'];
 /** A chunk of 128 steps, the least with 32 lanes. */
@@ -48,14 +57,24 @@ function room(cases: readonly Case[], coding: ChunkCoding): CodedTensor[] {
 }
 
 function decode(tensors: readonly CodedTensor[], firstChunk: number, chunks: readonly Uint8Array[]): Int32Array {
-  const statuses = new Int32Array(chunks.length).fill(-1);
-  native.decodeMasks(tensors, CHUNK_STEPS, CHUNK_STEPS * firstChunk, {
+  const run = runOf(chunks);
+  native.decodeMasks(tensors, CHUNK_STEPS, CHUNK_STEPS * firstChunk, run);
+  return run.statuses;
+}
+
+function runOf(chunks: readonly Uint8Array[]): CodedChunks {
+  return {
     payload: new Uint8Array(Buffer.concat(chunks)),
     lengths: Uint32Array.from(chunks, (chunk) => chunk.length),
     checksums: Uint32Array.from(chunks, (chunk) => crc32c(chunk)),
-    statuses,
-  });
-  return statuses;
+    statuses: new Int32Array(chunks.length).fill(-1),
+  };
+}
+
+function bytesOf(buffer: Handle): Buffer {
+  const bytes = Buffer.alloc(native.byteLength(buffer));
+  native.read(buffer, 0, bytes);
+  return bytes;
 }
 
 function densePlans(cases: readonly Case[]): DensePlan[] {
@@ -107,6 +126,66 @@ onEveryIsa(import.meta.url, () => {
     assert.throws(() => native.encodeMasks(filled, CHUNK_STEPS, 0, out, none, none), {
       message: /expected chunks of at most those from firstStep/,
     });
+  });
+
+  test('chunks decode straight to compacted matrices, with the bits of compress24, from whichever chunk', () => {
+    const shapes: readonly (readonly [number, number])[] = [
+      [33, 64],
+      [5, 576],
+      [1, 64],
+      [24, 192],
+      [17, 128],
+      [40, 256],
+    ];
+    for (let seed = 0; seed < 4; seed++) {
+      const next = random(seed);
+      const cases = CODERS.map((coder, i) => randomCase(next, coder, ...shapes[(i + seed) % shapes.length]!));
+      const coding = codingOf(cases);
+      const plans = densePlans(cases);
+      const chunks = encodedByReference(cases, coding, plans);
+      native.setThreads(1 + (seed % 3));
+      scoped((scope) => {
+        const packed = cases.map(({ entry: { rows, cols } }) => scope.room((rows * cols * 9) / 8));
+        const tensors = cases.map((one, i) => ({
+          ...tensorOf(one, coding, new Uint8Array(0)),
+          weights: one.weights,
+          packed: packed[i]!,
+        }));
+        const cut = 1 + (seed % (chunks.length - 1));
+        for (const [first, end] of [
+          [0, cut],
+          [cut, chunks.length],
+        ] as const) {
+          const run = runOf(chunks.slice(first, end));
+          const share = native.decodeCompressed(tensors, CHUNK_STEPS, CHUNK_STEPS * first, run);
+          assert.ok(run.statuses.every((status) => status === CHUNK_OK));
+          assert.ok(share > 0 && share < 1, `share ${share}`);
+        }
+        cases.forEach(({ entry: { rows, cols }, weights, symbols }, i) => {
+          const expected = scope.room((rows * cols * 9) / 8);
+          native.compress24(expected, scope.put(weights), scope.put(symbolsToNibbles(symbols)), rows, cols);
+          assert.deepEqual(bytesOf(packed[i]!), bytesOf(expected), `tensor ${i}`);
+        });
+        const narrow = randomCase(next, 'static', 8, 72);
+        assert.throws(
+          () =>
+            native.decodeCompressed(
+              [
+                {
+                  ...tensorOf(narrow, codingOf([narrow]), new Uint8Array(0)),
+                  weights: narrow.weights,
+                  packed: packed[0]!,
+                },
+              ],
+              CHUNK_STEPS,
+              0,
+              runOf(chunks.slice(0, 1)),
+            ),
+          { name: 'TypeError', message: /cols to be a multiple of 64/ },
+        );
+      });
+    }
+    native.setThreads(0);
   });
 
   test('chunks decode alone, in buffers as in arrays, and a tensor without room is passed over', () => {

@@ -16,7 +16,7 @@ import { random } from './numbers.js';
 
 interface Family {
   readonly child: MaskSet;
-  readonly context: Required<DecodeContext>;
+  readonly context: Required<Omit<DecodeContext, 'buffers'>>;
 }
 
 /** Tensors that end within chunks and bytes; each changes another share of its parent's groups. */

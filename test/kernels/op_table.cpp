@@ -46,6 +46,28 @@ void Products(int64_t tokens, int64_t n, int64_t k) {
   }
 }
 
+// The patch from one mask to another, made of the list of groups that differ.
+std::vector<uint8_t> PatchOfChanges(ms_context* ctx, ms_weights parent, const std::vector<uint16_t>& w,
+                                    const std::vector<uint8_t>& from, const std::vector<uint8_t>& to, int64_t n,
+                                    int64_t k) {
+  std::vector<uint32_t> groups;
+  std::vector<uint8_t> nibbles;
+  for (size_t group = 0; group < 2 * to.size(); ++group) {
+    const int shift = group % 2 == 0 ? 0 : 4;
+    const int now = to[group / 2] >> shift & 15;
+    if (now == (from[group / 2] >> shift & 15)) continue;
+    groups.push_back(static_cast<uint32_t>(group));
+    nibbles.push_back(static_cast<uint8_t>(now));
+  }
+  const ms_changes24 changes = {groups.data(), nibbles.data(), static_cast<int64_t>(groups.size())};
+  int64_t bytes = 0;
+  Expect(backend->ops.changes_bytes24(ctx, parent, changes, n, k, &bytes) == MS_OK, "changes_bytes24", n, k);
+  std::vector<uint8_t> patch(static_cast<size_t>(bytes));
+  Expect(backend->ops.build_changes24(ctx, patch.data(), bytes, parent, Bf16(w), changes, n, k) == MS_OK,
+         "build_changes24", n, k);
+  return patch;
+}
+
 // A batch of three tasks and the parent itself: by patches, and by masks of the dense weights.
 void Batches(int64_t tokens, int64_t n, int64_t k) {
   Random random{static_cast<uint64_t>(tokens * 31 + n * 7 + k)};
@@ -64,9 +86,11 @@ void Batches(int64_t tokens, int64_t n, int64_t k) {
         int64_t bytes = 0;
         backend->ops.patch_bytes24(ctx, parent, meta.data(), n, k, &bytes);
         patches.emplace_back(static_cast<size_t>(bytes));
-        Expect(backend->ops.build_patch24(ctx, patches.back().data(), bytes, parent, Bf16(w), meta.data(), n, k) ==
-                   MS_OK,
-               "build_patch24", n, k, bytes);
+        Expect(
+            backend->ops.build_patch24(ctx, patches.back().data(), bytes, parent, Bf16(w), meta.data(), n, k) == MS_OK,
+            "build_patch24", n, k, bytes);
+        const std::vector<uint8_t> listed = PatchOfChanges(ctx, parent, w, metas[0], meta, n, k);
+        Expect(listed == patches.back(), "build_changes24 = build_patch24", n, k, bytes);
         codes.emplace_back(meta.size());
         Expect(backend->ops.codes24(ctx, codes.back().data(), meta.data(), n, k) == MS_OK, "codes24", n, k);
         std::vector<uint8_t> nibbles(meta.size());
@@ -80,8 +104,8 @@ void Batches(int64_t tokens, int64_t n, int64_t k) {
         const size_t task = static_cast<size_t>(t % 4);
         patch.push_back({task == 0 ? nullptr : patches[task].data(), static_cast<int64_t>(patches[task].size())});
         mask.push_back({t % 3 == 0 ? packed[task].data() : codes[task].data(), t % 3 == 0});
-        backend->ops.matmul24(ctx, single.data() + t * n, x.data() + t * k,
-                              {MS_BF16, 0, packed[task].data(), nullptr}, 1, n, k);
+        backend->ops.matmul24(ctx, single.data() + t * n, x.data() + t * k, {MS_BF16, 0, packed[task].data(), nullptr},
+                              1, n, k);
       }
       Expect(backend->ops.matmul24_patched(ctx, patched.data(), x.data(), {MS_BF16, 0, packed[0].data(), nullptr},
                                            patch.data(), tokens, n, k) == MS_OK,

@@ -101,6 +101,53 @@ onEveryIsa(import.meta.url, () => {
     });
   });
 
+  test('a patch of a list of changes is byte for byte that of the whole mask', () => {
+    for (const [, n, k] of SHAPES) {
+      for (const churn of [0, 0.02, 1]) {
+        scoped((scope) => {
+          const next = random(n + k);
+          const meta = metadata(next, (n * k) / 8);
+          const child = changed(next, meta, churn);
+          const dense = weights(next, n * k);
+          const [w, packed] = [scope.put(dense), compacted(scope, dense, meta, n, k)];
+          const [groups, codes] = [new Uint32Array((n * k) / 4), new Uint8Array((n * k) / 4)];
+          const count = native.findChanges(child, meta, groups.length, groups, codes);
+          const list = [groups.subarray(0, count), codes.subarray(0, count)] as const;
+          const bytes = native.patchBytes24(packed, scope.put(child), n, k);
+          assert.equal(native.changesBytes24(packed, ...list, n, k), bytes);
+          const patch = scope.room(bytes);
+          native.buildChanges24(patch, packed, w, ...list, n, k);
+          const [made, expected] = [Buffer.alloc(bytes), Buffer.alloc(bytes)];
+          native.read(patch, 0, made);
+          native.read(patchTo(scope, packed, w, child, n, k), 0, expected);
+          assert.deepEqual(made, expected, `N=${n} K=${k} churn ${churn}`);
+        });
+      }
+    }
+  });
+
+  test('a list of changes is refused unless it ascends within the matrix, names patterns and takes no infinity out', () => {
+    scoped((scope) => {
+      const dense = new Uint16Array(4 * 64).fill(0x3f80);
+      dense[1] = 0x7f80;
+      const [w, packed] = [scope.put(dense), compacted(scope, dense, new Uint8Array(32).fill(0x44), 4, 64)];
+      const bytes = (groups: number[], codes: number[]): number =>
+        native.changesBytes24(packed, Uint32Array.from(groups), Uint8Array.from(codes), 4, 64);
+      assert.throws(() => bytes([2, 2], [8, 8]), /expected changed groups to ascend below 64 but received 2 after 2/);
+      assert.throws(() => bytes([64], [8]), /expected changed groups to ascend below 64 but received 64/);
+      assert.throws(
+        () => bytes([5], [6]),
+        /expected codes idx0 \| idx1 << 2 with idx0 < idx1 but received 6 for group 5/,
+      );
+      assert.throws(() => bytes([5], [8, 8]), { name: 'RangeError', message: /codes to be as many as groups/ });
+      const list = [Uint32Array.of(0), Uint8Array.of(8)] as const;
+      const patch = scope.room(native.changesBytes24(packed, ...list, 4, 64));
+      assert.throws(() => native.buildChanges24(patch, packed, w, ...list, 4, 64), /finite weights .* row 0/);
+      const long = scope.room(native.byteLength(patch) + 1);
+      assert.throws(() => native.buildChanges24(long, packed, w, ...list, 4, 64), /expected patch of exactly the /);
+    });
+  });
+
   test('1.5% changed groups take less than 4% of the compacted copy, also in a narrow matrix', () => {
     for (const [n, k] of [
       [704, 256],

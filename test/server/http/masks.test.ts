@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { rm } from 'node:fs/promises';
-import { request } from 'node:http';
+import { request, type IncomingMessage } from 'node:http';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { encodeMaskSet } from '../../../codec/encode.js';
 import { randomMask } from '../../bench/random-mask.js';
@@ -242,7 +242,7 @@ describe('/v1/masks', () => {
       }
     });
 
-    it('that is too large, announced or not', async () => {
+    it('that is announced as too large, or no container from its first bytes on', async () => {
       const bytes = new Uint8Array(5 * 2 ** 20);
       const announced = await refusal(await server.publish('french', bytes));
       assert.deepEqual([announced.status, announced.code], [413, 'body_too_large']);
@@ -253,7 +253,22 @@ describe('/v1/masks', () => {
         },
       });
       const response = await server.get('/v1/masks/french', { method: 'PUT', body, duplex: 'half' } as RequestInit);
-      assert.deepEqual([response.status, (await refusal(response)).code], [413, 'body_too_large']);
+      assert.deepEqual([response.status, (await refusal(response)).code], [400, 'invalid_mask']);
+    });
+
+    it('by its first bytes, while the rest has not been sent', async () => {
+      const foreign = encodeMaskSet({ ...randomMask(server.model, 1), base: 'f'.repeat(64) });
+      const outgoing = request(`${server.url}/v1/masks/french`, {
+        method: 'PUT',
+        headers: { 'Content-Length': foreign.length },
+      });
+      outgoing.on('error', () => undefined);
+      outgoing.write(foreign.subarray(0, 200));
+      const [response] = (await once(outgoing, 'response')) as [IncomingMessage];
+      const body = Buffer.concat((await response.toArray()) as Buffer[]).toString();
+      assert.equal(response.statusCode, 400);
+      assert.match(body, /"code":"wrong_base"/);
+      outgoing.destroy();
     });
 
     it('before it is sent, where the client waits for 100 Continue', async () => {

@@ -29,7 +29,7 @@ describe('the other endpoints', () => {
       owned_by: string;
       digest: string | null;
       bytes: number;
-      residency: { tier: string; bytes: number; cost_bytes: number };
+      residency: { tier: string; bytes: number; cost_bytes: number; load: object | null };
     }
 
     it('lists the base and every task, loaded or not', async () => {
@@ -47,7 +47,12 @@ describe('the other endpoints', () => {
       const before = await json<Model>(server.get('/v1/models/tiny%3Afrench'));
       assert.equal(before.digest, french.digest);
       assert.equal(before.bytes, french.bytes.length);
-      assert.deepEqual(before.residency, { tier: 'cold', bytes: 0, cost_bytes: server.residency.costBytes() });
+      assert.deepEqual(before.residency, {
+        tier: 'cold',
+        bytes: 0,
+        cost_bytes: server.residency.costBytes(),
+        load: null,
+      });
       await server.post('/v1/completions', { prompt: 'a', max_tokens: 1 }, { 'X-Task': 'french' });
       const after = await json<Model>(server.get('/v1/models/tiny:french'));
       assert.deepEqual([after.residency.tier, after.residency.bytes], ['resident', server.residency.costBytes()]);

@@ -10,6 +10,7 @@ interface Place {
   readonly tier: string;
   readonly bytes: number;
   readonly cost_bytes: number;
+  readonly load: { readonly ms: number; readonly decode_ms: number; readonly compact_ms: number } | null;
 }
 
 interface Choice {
@@ -70,13 +71,16 @@ describe('tiers over HTTP', () => {
   }
 
   it('a cold child is patched beside its parent, in a fraction of a copy', async () => {
-    assert.equal((await places())['french']?.tier, 'cold');
+    const before = (await places())['french'];
+    assert.deepEqual([before?.tier, before?.load], ['cold', null]);
     await complete('french');
     const { french, general } = await places();
     assert.deepEqual([general?.tier, general?.bytes], ['resident', cost]);
     assert.equal(french?.tier, 'patched');
     assert.ok(french.bytes > 0 && french.bytes < cost / 20, `${french.bytes} of ${cost}`);
     assert.equal(french.cost_bytes, cost);
+    assert.ok(french.load && french.load.decode_ms > 0 && french.load.compact_ms > 0);
+    assert.ok(french.load.ms >= french.load.decode_ms + french.load.compact_ms);
     assert.equal(server.residency.stats().residentBytes, cost + french.bytes);
   });
 

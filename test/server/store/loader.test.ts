@@ -1,84 +1,71 @@
 import assert from 'node:assert/strict';
-import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 import { decodeMaskSet } from '../../../codec/decode.js';
+import { encodeMaskSet } from '../../../codec/encode.js';
+import { nibblesToSymbols } from '../../../codec/pattern.js';
 import { native } from '../../../kernels/index.js';
-import { createLoader, type Loader } from '../../../server/store/loader.js';
-import { compactedBytes, nativeModel, readPacked, type NativeModel } from './native-model.js';
+import { frozenWeights } from '../../../server/store/frozen-weights.js';
+import { copyBytes, createLoader } from '../../../server/store/loader.js';
+import { loaderFixture } from './loader-fixture.js';
+import { compactedBytes, nativeModel, readPacked } from './native-model.js';
 import { refusal } from './registry-calls.js';
-import { digestOf, MATRICES, sampleContainer } from './sample-masks.js';
-import { temporaryFolder } from './temporary-store.js';
+import { MATRICES, sampleContainer } from './sample-masks.js';
 
-let folder = '';
-let model: NativeModel;
-let loader: Loader;
-
-before(async () => {
-  folder = await temporaryFolder();
-  model = nativeModel();
-  loader = createLoader(model);
-});
-
-after(async () => {
-  await loader.close();
-  model.dispose();
-  await rm(folder, { recursive: true });
-  assert.deepEqual(native.usage(), { buffers: 0, bytes: 0, mappedBytes: 0 });
-});
-
-async function fileOf(bytes: Uint8Array): Promise<string> {
-  const path = join(folder, digestOf(bytes));
-  await writeFile(path, bytes);
-  return path;
-}
+const fixture = loaderFixture();
 
 test('a loaded task holds exactly the kept weights of the dense matrices, in 9/16 of their bytes', async () => {
   const before = native.usage();
   const bytes = sampleContainer(1);
-  const weights = await loader.load('d', await fileOf(bytes));
+  const weights = await fixture.loader.load('d', await fixture.fileOf(bytes));
   assert.deepEqual(
     Object.keys(weights.matrices),
     MATRICES.map(({ name }) => name),
   );
   for (const { name, symbols } of decodeMaskSet(bytes).masks) {
-    const expected = compactedBytes(model, name, symbols);
+    const expected = compactedBytes(fixture.model, name, symbols);
     assert.deepEqual(readPacked(weights.matrices[name]!), expected, name);
   }
   const denseBytes = MATRICES.reduce((sum, { rows, cols }) => sum + rows * cols * 2, 0);
   assert.equal(weights.bytes, (denseBytes * 9) / 16);
   assert.equal(native.usage().bytes - before.bytes, weights.bytes);
-  loader.free(weights);
+  fixture.loader.free(weights);
   assert.deepEqual(native.usage(), before);
 });
 
 test('matrices that a container does not cover are left to the dense weights', async () => {
-  const weights = await loader.load('d', await fileOf(sampleContainer(1, { matrices: MATRICES.slice(1, 2) })));
+  const weights = await fixture.loader.load(
+    'd',
+    await fixture.fileOf(sampleContainer(1, { matrices: MATRICES.slice(1, 2) })),
+  );
   assert.deepEqual(Object.keys(weights.matrices), [MATRICES[1]!.name]);
-  loader.free(weights);
+  fixture.loader.free(weights);
 });
 
 test('a container that turns out damaged at its end is refused and leaves nothing allocated', async () => {
   const before = native.usage();
   const bytes = sampleContainer(1).slice();
   bytes[bytes.length - 3]! ^= 1;
-  await assert.rejects(loader.load('d', await fileOf(bytes)), refusal('mask_corrupt', /sha256:d .*publish it again/));
+  await assert.rejects(
+    fixture.loader.load('d', await fixture.fileOf(bytes)),
+    refusal('mask_corrupt', /sha256:d .*publish it again/),
+  );
   const misshapen = sampleContainer(1, { matrices: [MATRICES[0]!, { ...MATRICES[1]!, rows: 8 }] });
-  await assert.rejects(loader.load('d', await fileOf(misshapen)), refusal('mask_corrupt'));
+  await assert.rejects(fixture.loader.load('d', await fixture.fileOf(misshapen)), refusal('mask_corrupt'));
   assert.deepEqual(native.usage(), before);
 });
 
 test('a file that is gone is an error that names it, and the next load works', async () => {
   const before = native.usage();
-  await assert.rejects(loader.load('d', join(folder, 'none')), /ENOENT.*none/);
-  loader.free(await loader.load('d', await fileOf(sampleContainer(1))));
+  await assert.rejects(fixture.loader.load('d', join(fixture.folder, 'none')), /ENOENT.*none/);
+  fixture.loader.free(await fixture.loader.load('d', await fixture.fileOf(sampleContainer(1))));
   assert.deepEqual(native.usage(), before);
 });
 
 test('this thread goes on while a task is loaded', async () => {
   const big = nativeModel([{ name: 'big', rows: 2048, cols: 2048 }]);
   const bigLoader = createLoader(big);
-  const path = await fileOf(sampleContainer(1, { matrices: [{ name: 'big', rows: 2048, cols: 2048 }] }));
+  const path = await fixture.fileOf(sampleContainer(1, { matrices: [{ name: 'big', rows: 2048, cols: 2048 }] }));
   let turns = 0;
   let loading = true;
   const turn = (): void => {
@@ -97,7 +84,7 @@ test('this thread goes on while a task is loaded', async () => {
 test('closing gives up loads in flight and leaves nothing allocated', async () => {
   const shapes = Array.from({ length: 64 }, (_, i) => ({ name: `m${i}`, rows: 256, cols: 256 }));
   const many = nativeModel(shapes);
-  const path = await fileOf(sampleContainer(1, { matrices: shapes }));
+  const path = await fixture.fileOf(sampleContainer(1, { matrices: shapes }));
   for (const delayMs of [0, 1, 5, 20, 60]) {
     const before = native.usage();
     const closing = createLoader(many);
@@ -111,4 +98,67 @@ test('closing gives up loads in flight and leaves nothing allocated', async () =
     assert.deepEqual(native.usage(), before);
   }
   many.dispose();
+});
+
+/** Whole blocks of 64 columns: these are compacted straight from their chunks, which matrices and layers share. */
+const WHOLE_BLOCKS = [0, 1, 2].flatMap((layer) => [
+  { name: `model.layers.${layer}.self_attn.q_proj.weight`, rows: 17, cols: 64 },
+  { name: `model.layers.${layer}.mlp.up_proj.weight`, rows: 129, cols: 192 },
+  { name: `model.layers.${layer}.mlp.down_proj.weight`, rows: 64, cols: 576 },
+]);
+
+for (const coder of [undefined, 'uniform', 'weights', 'uniform-ac', 'magnitude'] as const) {
+  test(`matrices of whole blocks, coded by ${coder ?? 'whatever is smallest'}, hold exactly the kept weights`, async () => {
+    const blocks = nativeModel(WHOLE_BLOCKS);
+    const loader = createLoader(blocks, { threads: 2 });
+    const weights = frozenWeights(blocks.maskable);
+    const set = decodeMaskSet(sampleContainer(3, { matrices: WHOLE_BLOCKS }));
+    const masks = coder === 'magnitude' ? set.masks.map((mask) => magnitudes(mask, weights(mask.name)!)) : set.masks;
+    const container = encodeMaskSet(
+      { ...set, masks },
+      { context: { weights }, chunkLog2: 12, ...(coder === undefined ? {} : { coder }) },
+    );
+    const task = await loader.load('d', await fixture.fileOf(container));
+    for (const { name, symbols } of masks) {
+      assert.deepEqual(readPacked(task.matrices[name]!), compactedBytes(blocks, name, symbols), name);
+    }
+    loader.free(task);
+    await loader.close();
+    blocks.dispose();
+  });
+}
+
+function magnitudes<T extends { readonly symbols: Uint8Array }>(mask: T, weights: Uint16Array): T {
+  const nibbles = new Uint8Array(weights.length / 8);
+  native.magnitudeMask({ coder: 10, groups: weights.length / 4, cols: weights.length, weights, mask: nibbles });
+  return { ...mask, symbols: nibblesToSymbols(nibbles, weights.length / 4) };
+}
+
+test('the memory of a copy that is freed is used for the next one, within the budget', async () => {
+  const { model } = fixture;
+  const cost = copyBytes(model);
+  const [one, two] = [await fixture.fileOf(sampleContainer(1)), await fixture.fileOf(sampleContainer(2))];
+  const before = native.usage();
+  const loader = createLoader(model, { budgetBytes: 2 * cost });
+  const first = await loader.load('one', one);
+  loader.free(first);
+  assert.equal(native.usage().bytes - before.bytes, cost, 'kept');
+  const second = await loader.load('two', two);
+  assert.deepEqual(second.matrices, first.matrices, 'the same buffers');
+  for (const { name, symbols } of decodeMaskSet(sampleContainer(2)).masks) {
+    assert.deepEqual(readPacked(second.matrices[name]!), compactedBytes(model, name, symbols), name);
+  }
+  const third = await loader.load('one', one);
+  assert.equal(native.usage().bytes - before.bytes, 2 * cost);
+  loader.free(second);
+  const fourth = await loader.load('two', two);
+  assert.equal(native.usage().bytes - before.bytes, 2 * cost, 'the budget holds');
+  loader.free(third);
+  const damaged = sampleContainer(1).slice();
+  damaged[damaged.length - 3]! ^= 1;
+  await assert.rejects(loader.load('bad', await fixture.fileOf(damaged)), refusal('mask_corrupt'));
+  assert.equal(native.usage().bytes - before.bytes, cost, 'a load that fails gives its memory back');
+  await loader.close();
+  loader.free(fourth);
+  assert.deepEqual(native.usage(), before);
 });

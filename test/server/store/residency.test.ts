@@ -21,7 +21,12 @@ test('the first acquire of a task loads it, the next ones find it', async () => 
     { hits, misses, residentBytes, budgetBytes },
     { hits: 1, misses: 1, residentBytes: 900, budgetBytes: 1800 },
   );
-  assert.deepEqual(tasks.get('a'), { tier: 'resident', bytes: 900, leases: 2, loadMs: cold.loadMs });
+  assert.deepEqual(tasks.get('a'), {
+    tier: 'resident',
+    bytes: 900,
+    leases: 2,
+    load: { ms: cold.loadMs, decodeMs: 0, compactMs: 0 },
+  });
 });
 
 test('what a task will take is known before any is loaded', () => {

@@ -5,6 +5,7 @@ import { Readable } from 'node:stream';
 import type { ErrorCode } from '../../../../server/errors.js';
 import { MAX_BYTES, NOBODY, publish, refusal, streamOf } from '../registry-calls.js';
 import type { OpenHarness } from '../registry-contract.js';
+import { childOf, rootMember } from '../sample-deltas.js';
 import { digestOf, MATRICES, sampleContainer, type ContainerOptions } from '../sample-masks.js';
 
 export function refusals(start: OpenHarness): void {
@@ -49,12 +50,29 @@ export function refusals(start: OpenHarness): void {
 
   test('an upload above the limit is refused without reading on, and its stream is left for the answer', async () => {
     const { registry, leftovers } = await start();
-    const stream = streamOf(new Uint8Array(5000));
+    const stream = streamOf(sampleContainer(1));
     await assert.rejects(
-      registry.publish('french', stream, { maxBytes: 1000 }),
-      refusal('body_too_large', /at most 1000 bytes/),
+      registry.publish('french', stream, { maxBytes: 500 }),
+      refusal('body_too_large', /at most 500 bytes/),
     );
     assert.equal(stream.destroyed, false);
+    assert.deepEqual(await leftovers(), []);
+  });
+
+  test('an upload that can not be taken is refused by its first bytes, before the rest has come', async () => {
+    const { registry, leftovers } = await start();
+    for (const [bytes, code, sentence] of [
+      [Buffer.alloc(200, 'no mask '), 'invalid_mask', /bad-magic/],
+      [container({ base: NOBODY }).subarray(0, 160), 'wrong_base', new RegExp(NOBODY.slice(0, 8))],
+      [childOf(rootMember(1), 2).bytes.subarray(0, 160), 'parent_unknown', new RegExp(rootMember(1).content)],
+      [container({ matrices: transposed }).subarray(0, 400), 'invalid_mask', /64x32.*32x64/],
+      [container({ n: 1 }).subarray(0, 500), 'invalid_mask', /1:4/],
+    ] as const) {
+      const stalled = new Readable({ read: () => undefined });
+      stalled.push(bytes);
+      await assert.rejects(registry.publish('french', stalled, { maxBytes: MAX_BYTES }), refusal(code, sentence));
+      assert.equal(stalled.destroyed, false);
+    }
     assert.deepEqual(await leftovers(), []);
   });
 

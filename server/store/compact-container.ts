@@ -1,0 +1,78 @@
+/**
+ * The fused cold path: a container's chunks → compacted matrices, layer after layer. What native code can't take from its chunks (FORMAT.md's
+ * arithmetic coder and patches, narrow matrices) goes by one matrix's nibbles.
+ */
+import type { CompactionBuffers } from '../../codec/fast-compaction.js';
+import type { ContainerReader } from '../../codec/decode.js';
+import { native, type Handle } from '../../kernels/index.js';
+import { packedBytesOf, type CompactedMatrix, type MaskableMatrix } from '../engine/types.js';
+import type { BuiltTask } from './built-task.js';
+import type { LoadTarget } from './load-target.js';
+import { OpenContainers, type ContainerFile } from './open-containers.js';
+
+/** Throws CodecError, NoMemory, GivenUp. */
+export function compactContainer(
+  { path, ancestors }: { readonly path: string; readonly ancestors: readonly ContainerFile[] },
+  task: BuiltTask,
+  target: LoadTarget,
+): Record<string, CompactedMatrix> {
+  const files = new OpenContainers(ancestors, target);
+  try {
+    const reader = task.decoding(() => files.reader(path, target.base));
+    return compactAll(reader, task, target);
+  } finally {
+    files.close();
+  }
+}
+
+function compactAll(reader: ContainerReader, task: BuiltTask, target: LoadTarget): Record<string, CompactedMatrix> {
+  const matrices = reader.summary.tensors.map((tensor) => target.matrixOf(tensor));
+  const compacted: Record<string, CompactedMatrix> = {};
+  const bufferOf = (index: number): Handle => {
+    const matrix = matrices[index]!;
+    const packed = task.ownPacked(matrix.name, packedBytesOf(matrix));
+    compacted[matrix.name] = { packed };
+    return packed;
+  };
+  const buffersOf = (index: number): CompactionBuffers => ({
+    weights: matrices[index]!.weight,
+    packed: bufferOf(index),
+  });
+  const fused = target.onHost ? reader.compaction(buffersOf) : undefined;
+  for (const layer of layersOf(matrices)) {
+    target.refuseIfClosing();
+    const covered = layer.filter((index) => fused?.covers(index));
+    if (fused && covered.length > 0) task.decodingAndCompacting(() => fused.upTo(covered));
+    for (const index of layer) {
+      if (!fused?.covers(index)) compactOne(reader, index, { matrix: matrices[index]!, packed: bufferOf(index) }, task);
+    }
+  }
+  return compacted;
+}
+
+function compactOne(
+  reader: ContainerReader,
+  index: number,
+  { matrix: { rows, cols, weight }, packed }: { readonly matrix: MaskableMatrix; readonly packed: Handle },
+  task: BuiltTask,
+): void {
+  const nibbles = task.decoding(() => reader.nibbles(index));
+  task.compacting(() =>
+    task.withBuffer(nibbles.length, (meta) => {
+      native.write(meta, 0, nibbles);
+      native.compress24(packed, weight, meta, rows, cols);
+    }),
+  );
+}
+
+/** Indices of the matrices of each decoder layer, in the order given; matrices outside of layers stand alone. */
+function layersOf(matrices: readonly MaskableMatrix[]): number[][] {
+  const layers = new Map<string, number[]>();
+  matrices.forEach(({ name }, index) => {
+    const layer = /^model\.layers\.\d+\./.exec(name)?.[0] ?? name;
+    const members = layers.get(layer);
+    if (members) members.push(index);
+    else layers.set(layer, [index]);
+  });
+  return [...layers.values()];
+}
