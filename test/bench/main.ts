@@ -14,16 +14,21 @@
  * `npm run bench -- peers [--smollm2 DIR] [--yardstick PYTHON] [--large] [--quick] [--cpu-time] [--model DIR]… [--json FILE] [--runs N] [--threads N]`: the same model in llama.cpp
  * (`npm ci --prefix test/bench/peers`), onnxruntime and PyTorch, side by side, and single layers; SmolLM2 from its folder there or in MASKSERVE_SMOLLM2; `--large`: the 1.1 B
  * shape instead; `--quick`: one round of the 162 M model; `--cpu-time`: one thread, by the CPU time of its process, where others use the machine.
+ *
+ * `npm run bench -- gpu [--json FILE] [--runs N]`: LLaMA-2-7B's matrices on the GPU, decoding and prefill, a task's bytes, a cold switch, masks decoded on the device;
+ * one line with the reason where there is no GPU.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { checkPicture, writePicture } from '../../clients/cli/pictures/svg.js';
+import { native } from '../../kernels/index.js';
 import { TINY } from '../tiny.js';
 import { sizePicture } from './codec-picture.js';
 import { sizeMarkdown } from './codec-markdown.js';
 import { codecTable, measureCodec, type CodecFigures } from './codec.js';
+import { gpuTable, measureGpu } from './gpu.js';
 import { hardware, hardwareLine, type Hardware } from './hardware.js';
 import { kernelTable, measureKernels } from './kernels.js';
 import { comparePeers } from './peers/peers.js';
@@ -58,6 +63,7 @@ const TRAINING_ROUNDS = 3;
 const CODEC_RUNS = 7;
 const KERNEL_RUNS = 15;
 const PEER_RUNS = 5;
+const GPU_RUNS = 11;
 
 const [what = 'serving', ...rest] = positionals;
 if (rest.length === 0 && what === 'train') benchTraining();
@@ -65,9 +71,10 @@ else if (rest.length === 0 && what === 'codec') await benchCodec();
 else if (rest.length === 0 && what === 'serving') await benchServing();
 else if (rest.length === 0 && what === 'kernels') benchKernels();
 else if (rest.length === 0 && what === 'peers') await benchPeers();
+else if (rest.length === 0 && what === 'gpu') benchGpu();
 else
   fail(
-    `expected \`npm run bench\` or \`npm run bench -- train\`, \`codec\` or \`kernels\` but received ${positionals.join(' ')}`,
+    `expected \`npm run bench\` or \`npm run bench -- train\`, \`codec\`, \`kernels\`, \`peers\` or \`gpu\` but received ${positionals.join(' ')}`,
   );
 
 async function benchServing(): Promise<void> {
@@ -181,6 +188,19 @@ async function benchPeers(): Promise<void> {
   } catch (error) {
     fail((error as Error).message);
   }
+}
+
+/** No GPU is no failure: the machine that has one runs the same command. */
+function benchGpu(): void {
+  const runs = Number(values.runs ?? GPU_RUNS);
+  if (!(Number.isInteger(runs) && runs > 0))
+    return fail(`expected --runs to be a whole number from 1 but received ${values.runs}`);
+  const { usable, reason } = native.probeCuda();
+  if (!usable) return console.log(`nothing measured: ${reason}`);
+  console.log(`hardware: ${hardwareLine(hardware())}`);
+  const gpu = measureGpu({ runs });
+  console.log(gpuTable(gpu));
+  if (values.json) writeFileSync(values.json, `${JSON.stringify({ hardware: hardware(), gpu }, null, 2)}\n`);
 }
 
 function fail(message: string): void {
