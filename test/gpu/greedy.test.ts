@@ -72,8 +72,9 @@ function continuations(backend: BackendName, task: 'dense' | 'general'): Steps[]
 }
 
 function compacted(model: Model): TaskWeights {
+  const { masks } = shippedSet('general');
   const matrices = model.info.maskable.map(({ name, rows, cols, weight }) => {
-    const symbols = shippedSet('general').masks.find((mask) => mask.name === name)!.symbols;
+    const symbols = masks.find((mask) => mask.name === name)!.symbols;
     const [meta, packed] = [native.alloc((rows * cols) / 8), native.alloc(native.packedBytes(rows, cols))];
     native.write(meta, 0, symbolsToNibbles(symbols));
     native.compress24(packed, weight, meta, rows, cols);
