@@ -7,6 +7,7 @@ import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { ContainerReader } from '../../codec/decode.js';
 import { CodecError } from '../../codec/errors.js';
+import { MAX_HEADER_BYTES, readFixedHeader } from '../../codec/fixed-header.js';
 import { NO_BUFFER } from '../../kernels/types.js';
 import type { MaskableMatrix } from '../../server/engine/types.js';
 import { ServerError } from '../../server/errors.js';
@@ -53,7 +54,9 @@ async function run(registry: Registry, maskable: readonly MaskableMatrix[], { by
   const digest = createHash('sha256').update(bytes).digest('hex');
   const expected = expectedOutcome(bytes, maskable);
   const outcome = await publish(registry, bytes);
-  if (outcome !== expected) throw new Violation(`the store says ${outcome}, the codec and the shapes ${expected}`);
+  const parentFirst = outcome === 'parent_unknown' && expected === 'invalid_mask' && namesParent(bytes);
+  if (outcome !== expected && !parentFirst)
+    throw new Violation(`the store says ${outcome}, the codec and the shapes ${expected}`);
   if (outcome !== 'accepted') return outcome;
   const { stream } = await registry.read(digest);
   if (!(await buffer(stream)).equals(bytes))
@@ -70,6 +73,17 @@ async function publish(registry: Registry, bytes: Uint8Array): Promise<string> {
     if (!(error instanceof ServerError)) throw error;
     if (error.message.includes('\n')) throw new Violation(`more than one line: ${error.message}`, { cause: error });
     return error.code;
+  }
+}
+
+/** Whether its first bytes alone say that it is coded against a parent, which no store of this target has: refused for that before what is wrong with the rest arrives. */
+function namesParent(bytes: Uint8Array): boolean {
+  try {
+    const { inherits, parent } = readFixedHeader(bytes.subarray(0, MAX_HEADER_BYTES), undefined, BASE);
+    return inherits && parent !== undefined;
+  } catch (error) {
+    if (error instanceof CodecError) return false;
+    throw error;
   }
 }
 
