@@ -157,7 +157,7 @@ interface Outcome {
   readonly mask: Patterns;
 }
 
-/** Runs the trainer's loop over the stored batches with the method's default optimizer but for ε and without curvature, and its default schedule, and frees the learner. */
+/** Runs the trainer's loop over the stored batches with the method's default optimizer but for ε, with the yardstick's momentum and without curvature, and its default schedule, and frees the learner. */
 function learn(
   model: Model,
   precision: Precision,
@@ -167,7 +167,8 @@ function learn(
   learningRate: number,
 ): Outcome {
   native.setPrecision(precision);
-  const defaults = { ...maskTrainingDefaults(method, false), steps: STEPS, epsilon: EPSILON[method], curvature: 0 };
+  const yardstick = { steps: STEPS, epsilon: EPSILON[method], beta1: 0.9, curvature: 0 };
+  const defaults = { ...maskTrainingDefaults(method, false), ...yardstick };
   const training = new Training(model, learner, inOrder(expected.rows), {
     batch: expected.batch,
     tokens: expected.tokens,
