@@ -6,11 +6,6 @@ namespace blaslt {
 
 namespace {
 
-struct Loaded {
-  Api api;
-  FoundLibrary library;
-};
-
 std::string Check(void* handle, Api* api, FoundLibrary* found) {
   std::string missing;
 #define RESOLVE(name) Resolve(handle, "cublasLt" #name, &api->name, &missing)
@@ -38,14 +33,9 @@ std::string Check(void* handle, Api* api, FoundLibrary* found) {
   return "";
 }
 
-const Loaded& LoadOnce() {
-  static const Loaded& loaded = *[] {
-    auto* result = new Loaded{};
-    const WantedLibrary wanted{"MASKSERVE_CUBLASLT", {"libcublasLt.so.13", "libcublasLt.so.12"}, "cublas/lib"};
-    result->library =
-        FindLibrary(wanted, [result](void* handle, FoundLibrary* found) { return Check(handle, &result->api, found); });
-    return result;
-  }();
+const LoadedLibrary<Api>& LoadOnce() {
+  static const auto& loaded =
+      LoadLibrary<Api>({"MASKSERVE_CUBLASLT", {"libcublasLt.so.13", "libcublasLt.so.12"}, "cublas/lib"}, Check);
   return loaded;
 }
 
@@ -56,8 +46,7 @@ const FoundLibrary& Find() {
 }
 
 const Api* Load() {
-  const Loaded& loaded = LoadOnce();
-  return loaded.library.handle == nullptr ? nullptr : &loaded.api;
+  return LoadOnce().Usable();
 }
 
 }  // namespace blaslt

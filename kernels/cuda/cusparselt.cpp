@@ -8,11 +8,6 @@ namespace {
 
 constexpr int kOldest = 800, kWanted = 801;
 
-struct Loaded {
-  Api api;
-  FoundLibrary library;
-};
-
 std::string ResolveAll(void* handle, Api* api) {
   std::string missing;
 #define RESOLVE(name) Resolve(handle, "cusparseLt" #name, &api->name, &missing)
@@ -62,14 +57,9 @@ std::string Check(void* handle, Api* api, FoundLibrary* found) {
   return "";
 }
 
-const Loaded& LoadOnce() {
-  static const Loaded& loaded = *[] {
-    auto* result = new Loaded{};
-    const WantedLibrary wanted{"MASKSERVE_CUSPARSELT", {"libcusparseLt.so.0", "libcusparseLt.so"}, "cusparselt/lib"};
-    result->library =
-        FindLibrary(wanted, [result](void* handle, FoundLibrary* found) { return Check(handle, &result->api, found); });
-    return result;
-  }();
+const LoadedLibrary<Api>& LoadOnce() {
+  static const auto& loaded =
+      LoadLibrary<Api>({"MASKSERVE_CUSPARSELT", {"libcusparseLt.so.0", "libcusparseLt.so"}, "cusparselt/lib"}, Check);
   return loaded;
 }
 
@@ -80,8 +70,7 @@ const FoundLibrary& Find() {
 }
 
 const Api* Load() {
-  const Loaded& loaded = LoadOnce();
-  return loaded.library.handle == nullptr ? nullptr : &loaded.api;
+  return LoadOnce().Usable();
 }
 
 }  // namespace sparselt

@@ -40,5 +40,25 @@ void Resolve(void* handle, const std::string& name, Function* function, std::str
   *function = reinterpret_cast<Function>(FindSymbol(handle, name, missing));
 }
 
+// A library and the entry points that its check resolved.
+template <typename Api>
+struct LoadedLibrary {
+  Api api;
+  FoundLibrary library;
+
+  // NULL where none is used.
+  const Api* Usable() const { return library.handle == nullptr ? nullptr : &api; }
+};
+
+// Looks for a library once in the life of the process: never freed, as it is never closed.
+template <typename Api>
+const LoadedLibrary<Api>& LoadLibrary(const WantedLibrary& wanted,
+                                      std::string (*check)(void* handle, Api* api, FoundLibrary* found)) {
+  auto* loaded = new LoadedLibrary<Api>{};
+  loaded->library =
+      FindLibrary(wanted, [=](void* handle, FoundLibrary* found) { return check(handle, &loaded->api, found); });
+  return *loaded;
+}
+
 }  // namespace cuda
 }  // namespace maskserve
