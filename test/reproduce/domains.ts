@@ -39,3 +39,13 @@ export function readDomains(directory: string): Domains {
   const valid = names.map((name) => read(name, 'valid'));
   return { names, train, valid, digest: hash.digest('hex') };
 }
+
+/** The domains that masks are learned for: those of `chosen` (names with commas between), or the first `count`. Throws one line when one is not among `names`. */
+export function taskDomains(names: readonly string[], count: number, chosen?: string): readonly string[] {
+  const wanted = chosen?.split(',') ?? names.slice(0, count);
+  const unknown = wanted.find((name) => !names.includes(name));
+  if (unknown !== undefined) {
+    throw new Error(`expected --domains to name some of ${names.join(', ')} but received ${unknown}`);
+  }
+  return wanted;
+}

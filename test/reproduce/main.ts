@@ -1,6 +1,6 @@
 /**
- * `npm run reproduce -- [--full] [--only TABLE|curve]… [--sweep] [--data DIR] [--model DIR] [--cache DIR] [--json FILE] [--plot FILE] [--threads N]`: trains and prints this project's own versions of the tables of the
- * MaskLLM paper (arXiv 2409.17481) on models/tiny: perplexity on the valid text of DIR's domains. Quick unless --full. Finished cells are kept in the cache, so a run that was stopped goes on.
+ * `npm run reproduce -- [--full] [--only TABLE|curve]… [--sweep] [--domains NAME,…] [--data DIR] [--model DIR] [--cache DIR] [--json FILE] [--plot FILE] [--threads N]`: trains and prints this project's own versions of the tables of the
+ * MaskLLM paper (arXiv 2409.17481) on models/tiny: perplexity on the valid text of DIR's domains, and masks for those of --domains. Quick unless --full. Finished cells are kept in the cache, so a run that was stopped goes on.
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,7 +14,7 @@ import { CellCache } from './cell-cache.js';
 import { CellRunner } from './cell-runner.js';
 import { describe, type Cell, type CellResult } from './cells.js';
 import { curvePicture } from './curve-picture.js';
-import { readDomains, type Domains } from './domains.js';
+import { readDomains, taskDomains, type Domains } from './domains.js';
 import { paperTables, TABLE_IDS, type Table } from './paper-tables.js';
 import { filled, sweepText, tableText, type PrintedTable } from './print.js';
 import { sweepLine, sweepPoints, type SweepLine } from './sweep.js';
@@ -23,6 +23,7 @@ const { values } = parseArgs({
   options: {
     full: { type: 'boolean', default: false },
     only: { type: 'string', multiple: true, default: [] },
+    domains: { type: 'string' },
     sweep: { type: 'boolean', default: false },
     data: { type: 'string', default: '../shared/data' },
     model: { type: 'string', default: TINY },
@@ -52,11 +53,12 @@ async function reproduce(): Promise<void> {
   const model = loadModel(values.model, { threads: Number(values.threads) });
   try {
     const conditions = { base: model.info.base, data: domains.digest, windows: budget.windows };
+    const tasks = taskDomains(domains.names, budget.taskDomains, values.domains);
     const runner = new CellRunner(model, domains, new CellCache(values.cache, conditions), budget.windows);
     console.log(headline(budget, domains, model.info.name));
     const compute = computeAll(runner);
     if (values.sweep) report(budget, { sweep: await sweep(budget, compute) });
-    else report(budget, { tables: await tables(paperTables(budget, domains.names), wanted, compute) });
+    else report(budget, { tables: await tables(paperTables(budget, tasks), wanted, compute) });
   } finally {
     model.dispose();
   }

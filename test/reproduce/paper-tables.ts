@@ -32,22 +32,18 @@ export const TABLE_IDS = ['1', '2', '3', '5', '8', '9', '10', 'curve'] as const;
 /** Bits per parameter given the parent; undefined: as many as come. */
 const CURVE_BITS = [0.001, 0.003, 0.01, 0.03, undefined] as const;
 
-/** All tables. `names`: the domains. */
-export function paperTables(budget: Budget, names: readonly string[]): Table[] {
-  const plan = new Plan(budget, names);
+/** All tables. `domains`: those that masks are learned for. */
+export function paperTables(budget: Budget, domains: readonly string[]): Table[] {
+  const plan = new Plan(budget, domains);
   return [methods(plan), priors(plan), regularisation(plan), transfer(plan), ...ablations(plan), curve(plan)];
 }
 
 /** What the rows are made of. */
 class Plan {
-  readonly domains: readonly string[];
-
   constructor(
     readonly budget: Budget,
-    names: readonly string[],
-  ) {
-    this.domains = names.slice(0, budget.taskDomains);
-  }
+    readonly domains: readonly string[],
+  ) {}
 
   oneShot(method: OneShotMethod, text: Text = 'all', update = false): OneShotCell {
     const { calibrationWindows } = this.budget;

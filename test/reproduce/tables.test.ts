@@ -8,6 +8,7 @@ import type { MaskSet } from '../../codec/mask-set.js';
 import { FULL, QUICK } from './budget.js';
 import { labelsOf } from '../clients/cli/pictures-decoded.js';
 import { CellCache } from './cell-cache.js';
+import { taskDomains } from './domains.js';
 import { describe, type Cell, type CellResult } from './cells.js';
 import { curvePicture } from './curve-picture.js';
 import { paperTables, TABLE_IDS, type Table } from './paper-tables.js';
@@ -33,12 +34,18 @@ test('every table of the list is there, and the default cell is the same in all 
   for (const cells of others.slice(0, -1)) assert.ok(cells.includes(paperMethod));
 });
 
-test('full learns a mask for every domain, quick for the first ones', () => {
-  const domains = (tables: readonly Table[]): number =>
-    tables.find(({ id }) => id === '5')?.rows.at(-1)?.values[0]?.parts.length ?? 0;
-  assert.equal(domains(paperTables(FULL, DOMAINS)), 3);
-  assert.equal(domains(paperTables(QUICK, DOMAINS)), 2);
-  assert.equal(sweepPoints(FULL).length, 2 * 3 * 5 * 2);
+test('full learns a mask for every domain, quick for the first ones, and both for those that a person names', () => {
+  assert.deepEqual(taskDomains(DOMAINS, FULL.taskDomains), DOMAINS);
+  assert.deepEqual(taskDomains(DOMAINS, QUICK.taskDomains), ['c', 'english']);
+  assert.deepEqual(taskDomains(DOMAINS, QUICK.taskDomains, 'french,c'), ['french', 'c']);
+  assert.throws(() => taskDomains(DOMAINS, 2, 'c,latin'), {
+    message: 'expected --domains to name some of c, english, french but received latin',
+  });
+  const table = paperTables(QUICK, ['french', 'c']).find(({ id }) => id === '5');
+  assert.deepEqual(
+    table?.rows.at(-1)?.values[0]?.parts.map(({ domain }) => domain),
+    ['french', 'c'],
+  );
 });
 
 test('a value is the mean over its domains, and its row says the settings and the paper’s figure', () => {
