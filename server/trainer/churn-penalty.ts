@@ -25,10 +25,8 @@ export interface PricedMatrix {
   readonly target?: () => Float32Array;
   /** Canonical codes of the start. */
   readonly prior: Uint8Array;
-  /** For four scores a group: (groups / 2) bytes that the nibbles of the two largest may be written to. */
-  readonly meta?: Handle;
-  /** For others: canonical codes of the scores. */
-  readonly codes?: () => Uint8Array;
+  /** Canonical codes of the scores as they are now. */
+  readonly codes: () => Uint8Array;
 }
 
 /** Bytes a score more: the start in bf16. */
@@ -101,15 +99,7 @@ export class ChurnPenalty {
 
   private bits(): number {
     let rate = NO_RATE;
-    for (const matrix of this.matrices) rate = addRates(rate, rateOf(matrix.prior, codesNow(matrix), this.pattern));
+    for (const matrix of this.matrices) rate = addRates(rate, rateOf(matrix.prior, matrix.codes(), this.pattern));
     return bitsPerParameter(rate, this.pattern.m);
   }
-}
-
-function codesNow({ parameter, prior, meta = NO_BUFFER, codes }: PricedMatrix): Uint8Array {
-  if (codes) return codes();
-  native.topTwo(meta, parameter.values, parameter.count / 4);
-  const nibbles = new Uint8Array(prior.length);
-  native.read(meta, 0, nibbles);
-  return nibbles;
 }

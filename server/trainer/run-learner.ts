@@ -7,11 +7,10 @@ import { CHURN_BYTES_PER_SCORE, type ChurnSettings } from './churn-penalty.js';
 import { LARGEST_STEP } from './defaults.js';
 import { maskedParameters } from './kept-dense.js';
 import type { Learner } from './learner.js';
-import { isTwoOfFour, patternNamed, patternOf, type MaskedModel } from './n-of-m.js';
+import { patternNamed, patternOf, type MaskedModel } from './n-of-m.js';
 import { parameterBytes, scheduleShare, scheduleSum, type AdamWSettings, type Schedule } from './optimizer.js';
 import type { CodesByName } from './nibbles.js';
-import { STRAIGHT_THROUGH_BYTES_PER_WEIGHT, StraightThrough } from './straight-through.js';
-import { STRAIGHT_THROUGH_DENSE_BYTES_PER_WEIGHT, StraightThroughDense } from './straight-through-dense.js';
+import { StraightThrough, straightThroughBytesPerWeight } from './straight-through.js';
 import type { MaskTrainingSettings } from './types.js';
 
 const F32 = 4;
@@ -49,9 +48,7 @@ export function createLearner(
   }
   if (!prior)
     throw new Error('expected a prior for --method ste: it has no random start (--prior none needs --method gumbel)');
-  const options = { momentum, ...(churn ? { churn } : {}) };
-  if (isTwoOfFour(pattern)) return new StraightThrough(masked.weights, prior, margin, options);
-  return new StraightThroughDense(masked.weights, pattern, prior, margin, options);
+  return new StraightThrough(masked.weights, prior, margin, { momentum, pattern, ...(churn ? { churn } : {}) });
 }
 
 /** Undefined when changes cost nothing. */
@@ -120,7 +117,7 @@ export function learnerBytesPerWeight({ method, rate, maxBits, pattern, beta1 }:
   const priced = rate > 0 || maxBits !== undefined ? CHURN_BYTES_PER_SCORE : 0;
   const parameter = parameterBytes(beta1) + priced;
   if (method === 'gumbel') return (parameter * table.count) / table.m + BF16;
-  return parameter + (isTwoOfFour(table) ? STRAIGHT_THROUGH_BYTES_PER_WEIGHT : STRAIGHT_THROUGH_DENSE_BYTES_PER_WEIGHT);
+  return parameter + straightThroughBytesPerWeight(table);
 }
 
 /** Whether activations of all layers exceed the budget, so that the backward pass recomputes them. */

@@ -1,27 +1,34 @@
 /**
- * Straight-through top-2: four scores a group, the two largest are kept; the gradient of the hard mask goes to the scores unchanged (∂loss/∂s = dW ⊙ W). A relative of
+ * Straight-through top-n of m: m scores a group, the n largest are kept; the gradient of the hard mask goes to the scores unchanged (∂loss/∂s = dW ⊙ W). A relative of
  * RoI's one logit a weight (arXiv 2608.23048), without sampling. Scores start at ± margin around the prior's mask.
  */
 import { native, type Handle } from '../../kernels/index.js';
+import type { PatternTable } from '../../codec/pattern.js';
 import { matricesOf, type DenseMatrix, type ModelWeights } from '../engine/weights.js';
 import { Buffers } from './activations.js';
 import { ChurnPenalty, type ChurnSettings, type PricedMatrix } from './churn-penalty.js';
 import type { EffectiveWeight } from './layer-pass.js';
 import type { Learner } from './learner.js';
+import { TWO_OF_FOUR } from './n-of-m.js';
 import { allocateParameter, type Parameter } from './optimizer.js';
+import { scoresOfMask, topScoresBytesPerWeight, topScoresOf, type TopScores } from './top-scores.js';
 
 interface State {
-  readonly parameter: Parameter; // (groups, 4)
-  readonly meta: Handle; // (rows, cols/8)
+  readonly parameter: Parameter; // (groups, m)
+  readonly top: TopScores;
   readonly masked: Handle; // (rows, cols) bf16
 }
 
-/** Bytes a weight beside its score: masked copy, nibble. */
-export const STRAIGHT_THROUGH_BYTES_PER_WEIGHT = 2 + 1 / 8;
+/** Bytes a weight beside its score: masked copy, and what the mask needs. */
+export function straightThroughBytesPerWeight(pattern: PatternTable): number {
+  return 2 + topScoresBytesPerWeight(pattern);
+}
 
 export interface StraightThroughOptions {
   /** Whether the optimizer's β1 is above 0. */
   readonly momentum: boolean;
+  /** Undefined: 2:4. */
+  readonly pattern?: PatternTable;
   /** What leaving the prior costs. */
   readonly churn?: ChurnSettings;
 }
@@ -30,33 +37,27 @@ export class StraightThrough implements Learner {
   readonly parameters: readonly Parameter[];
   private readonly buffers = new Buffers();
   private readonly states = new Map<string, State>();
-  private readonly matrices: readonly DenseMatrix[];
   private readonly penalty: ChurnPenalty | undefined;
 
-  /** `prior`: nibbles of the mask to start from. `margin`: half the distance between kept and pruned scores. */
+  /** `prior`: canonical codes of the mask to start from. `margin`: half the distance between kept and pruned scores. */
   constructor(
     weights: ModelWeights,
     prior: (matrix: DenseMatrix) => Uint8Array,
     margin: number,
-    { momentum, churn }: StraightThroughOptions,
+    { momentum, pattern = TWO_OF_FOUR, churn }: StraightThroughOptions,
   ) {
-    this.matrices = matricesOf(weights);
-    this.parameters = this.matrices.map((matrix) => {
+    const priced: PricedMatrix[] = [];
+    this.parameters = matricesOf(weights).map((matrix) => {
       const { name, rows, cols } = matrix;
+      const codes = prior(matrix);
       const parameter = allocateParameter(this.buffers, name, rows * cols, momentum);
-      const nibbles = prior(matrix);
-      native.write(parameter.values, 0, priorScores(nibbles, margin));
-      const meta = this.buffers.alloc(nibbles.length);
-      native.write(meta, 0, nibbles);
-      this.states.set(name, { parameter, meta, masked: this.buffers.alloc(rows * cols * 2) });
+      native.write(parameter.values, 0, scoresOfMask(pattern, codes, margin));
+      const top = topScoresOf(this.buffers, pattern, matrix, parameter);
+      this.states.set(name, { parameter, top, masked: this.buffers.alloc(rows * cols * 2) });
+      priced.push({ parameter, prior: codes, codes: () => top.codes() });
       return parameter;
     });
-    const priced = (): PricedMatrix[] =>
-      this.matrices.map((matrix) => {
-        const { parameter, meta } = this.state(matrix);
-        return { parameter, meta, prior: prior(matrix) };
-      });
-    this.penalty = churn && new ChurnPenalty(this.buffers, priced(), churn);
+    this.penalty = churn && new ChurnPenalty(this.buffers, priced, churn, pattern);
   }
 
   get bytes(): number {
@@ -67,11 +68,7 @@ export class StraightThrough implements Learner {
   prepare(step: number): number {
     if (step > 0) this.penalty?.afterStep(step - 1);
     this.penalty?.bound();
-    for (const matrix of this.matrices) {
-      const { parameter, meta, masked } = this.state(matrix);
-      native.topTwo(meta, parameter.values, parameter.count / 4);
-      native.select24(masked, matrix.weight, meta, matrix.rows, matrix.cols);
-    }
+    for (const { top, masked } of this.states.values()) top.select(masked);
     return 0;
   }
 
@@ -87,11 +84,7 @@ export class StraightThrough implements Learner {
 
   nibbles(matrix: DenseMatrix): Uint8Array {
     this.penalty?.bound();
-    const { parameter, meta } = this.state(matrix);
-    native.topTwo(meta, parameter.values, parameter.count / 4);
-    const nibbles = new Uint8Array(parameter.count / 8);
-    native.read(meta, 0, nibbles);
-    return nibbles;
+    return this.state(matrix).top.codes();
   }
 
   dispose(): void {
@@ -101,15 +94,4 @@ export class StraightThrough implements Learner {
   private state(matrix: DenseMatrix): State {
     return this.states.get(matrix.name) as State;
   }
-}
-
-/** +margin where kept, −margin where pruned. */
-function priorScores(nibbles: Uint8Array, margin: number): Float32Array {
-  const scores = new Float32Array(nibbles.length * 8).fill(-margin);
-  for (let group = 0; group < nibbles.length * 2; group++) {
-    const nibble = ((nibbles[group >> 1] as number) >> ((group & 1) * 4)) & 15;
-    scores[group * 4 + (nibble & 3)] = margin;
-    scores[group * 4 + (nibble >> 2)] = margin;
-  }
-  return scores;
 }
