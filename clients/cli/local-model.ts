@@ -18,7 +18,14 @@ import { sampleWindows } from '../../server/trainer/calibrate.js';
 import { readSource } from '../../server/trainer/corpus.js';
 import { freeTask, maskedTask } from '../../server/trainer/masked-perplexity.js';
 import { isTwoOfFour } from '../../server/trainer/n-of-m.js';
-import { oneShotMask, type OneShotMethod } from '../../server/trainer/one-shot.js';
+import { codesOfSet } from '../../server/trainer/nibbles.js';
+import {
+  oneShotMask,
+  type OneShotMethod,
+  type OneShotOptions as TrainerOneShotOptions,
+} from '../../server/trainer/one-shot.js';
+import { updatedStart } from '../../server/trainer/prepare-start.js';
+import { writePreparedModel, type PreparedFiles } from '../../server/trainer/prepared-model.js';
 import { checkMaskFile, type OpenOptions, readMaskSet } from './mask-file.js';
 import { DEFAULT_MODEL } from './package-root.js';
 import type { Progress } from './progress.js';
@@ -35,6 +42,9 @@ export interface OneShotOptions extends TextOptions {
   readonly damp: number;
 }
 
+/** Digest of the written weights, content digest of their mask. */
+export type UpdatedModel = Pick<PreparedFiles, 'base' | 'general'>;
+
 export interface ScoreOptions extends TextOptions {
   /** Windows to score; undefined: as many as the text fills. */
   readonly windows?: number;
@@ -49,19 +59,40 @@ export function openModel({ model, threads }: TextOptions): Model {
 
 /** Prunes `model` as the options say. Returns the container's bytes. */
 export function oneShotContainer(model: Model, options: OneShotOptions, progress: Progress): Uint8Array {
+  const set = oneShotMask(model, oneShotSettings(model, options, progress));
+  progress.update(0, 0, 'encoding');
+  return encodeMaskSet(set, { context: { weights: frozenWeights(model.info.maskable) } });
+}
+
+/** Prunes `model` by SparseGPT as the options say, and writes what its weight update makes of it (MaskLLM's Table 4, SparseGPT-Update) to the directory `out`, with its general mask. */
+export function updatedModel(model: Model, options: OneShotOptions, out: string, progress: Progress): UpdatedModel {
+  const settings = oneShotSettings(model, options, progress);
+  const { learner, mask } = updatedStart(model, (updated) =>
+    codesOfSet(model, oneShotMask(model, { ...settings, updated })),
+  );
+  try {
+    progress.update(0, 0, 'writing');
+    const { data, samples, seq, seed, damp } = options;
+    const recipe = { start: 'sparsegpt-update', sources: data, samples, seq, seed, damp };
+    const files = writePreparedModel(out, model, learner.parameters, mask, recipe);
+    files.publish();
+    return { base: files.base, general: files.general };
+  } finally {
+    learner.dispose();
+  }
+}
+
+function oneShotSettings(model: Model, options: OneShotOptions, progress: Progress): TrainerOneShotOptions {
   const { method, damp } = options;
-  const windows = method === 'magnitude' ? [] : calibrationWindows(model, options, progress);
-  const set = oneShotMask(model, {
+  return {
     method,
-    windows,
+    windows: method === 'magnitude' ? [] : calibrationWindows(model, options, progress),
     damp,
     onProgress: (done, of) => {
       if (done < of) progress.update(done, of, 'calibrating');
       else progress.update(0, 0, 'choosing masks');
     },
-  });
-  progress.update(0, 0, 'encoding');
-  return encodeMaskSet(set, { context: { weights: frozenWeights(model.info.maskable) } });
+  };
 }
 
 /** Perplexity of `documents` under the weights of `task`. */

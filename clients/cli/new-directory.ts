@@ -4,11 +4,11 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { syncDirectory } from '../../server/engine/safetensors-writer.js';
 import { UsageError } from './failure.js';
 
-/** Refuses what can't become a new directory, before the work that fills it. */
-export function checkNewDirectory(out: string): void {
+/** Refuses what can't become a new directory, before the work that fills it. `option`: that named it. */
+export function checkNewDirectory(out: string, option = '--out'): void {
   const found = statSync(out, { throwIfNoEntry: false });
   if (found && (!found.isDirectory() || readdirSync(out).length > 0)) {
-    throw new UsageError(`expected --out to be a directory that is not there yet, or empty, but received ${out}`);
+    throw new UsageError(`expected ${option} to be a directory that is not there yet, or empty, but received ${out}`);
   }
   const parent = dirname(resolve(out));
   if (!statSync(parent, { throwIfNoEntry: false })?.isDirectory()) {

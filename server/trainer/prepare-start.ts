@@ -20,6 +20,13 @@ export function sparseGptStart(
   text: Calibrating,
   onProgress?: (done: number, of: number) => void,
 ): Start {
+  return updatedStart(masked, (updated) =>
+    oneShotPrior(model, masked, 'sparsegpt', text, { updated, ...(onProgress ? { onProgress } : {}) }),
+  );
+}
+
+/** `prune` chooses the mask of the masked layers, and writes each matrix's updated weights, (rows, cols) bf16, where `updated` says: there start the kept ones. */
+export function updatedStart(masked: Model, prune: (updated: (matrix: DenseMatrix) => Handle) => NibblesByName): Start {
   const buffers = new Buffers();
   const updates = new Map<string, Handle>();
   const wanted = new Set(matricesOf(masked.weights).map(({ name }) => name));
@@ -30,7 +37,7 @@ export function sparseGptStart(
     return buffer;
   };
   try {
-    const mask = oneShotPrior(model, masked, 'sparsegpt', text, { updated, ...(onProgress ? { onProgress } : {}) });
+    const mask = prune(updated);
     const learner = new KeptWeights(masked.weights, byMatrix(mask), (matrix, into) =>
       mergeKept(into, matrix, updates.get(matrix.name) as Handle, mask.get(matrix.name) as Uint8Array),
     );

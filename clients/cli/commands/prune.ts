@@ -9,6 +9,7 @@ import { UsageError } from '../failure.js';
 import type { GlobalOptions } from '../global-options.js';
 import type { OneShotOptions } from '../local-model.js';
 import { needsJson, type NeedsJson, needsText } from '../mask-family.js';
+import { checkNewDirectory } from '../new-directory.js';
 import { checkWritable, writeNewFile } from '../new-file.js';
 import { integer, number } from '../numbers.js';
 import { formatCount, printFields, printJson, printLine } from '../output.js';
@@ -20,6 +21,7 @@ const METHODS: readonly OneShotMethod[] = ['magnitude', 'wanda', 'sparsegpt'];
 interface PruneOptions extends OneShotOptions {
   readonly out?: string;
   readonly task?: string;
+  readonly update?: string;
 }
 
 /** What --json prints. */
@@ -43,7 +45,7 @@ export function addPrune(program: Command): void {
     .summary('make a one-shot 2:4 mask from a model and some text')
     .description(
       'Choose which two of every four weights a task keeps, in one pass over some text. ' +
-        'The model stays as it is; the mask goes to a file, to the server, or both.',
+        'The model stays as it is; the mask goes to a file, to the server, or both, or with --update into a new model.',
     )
     .addOption(new Option('--method <method>', 'how weights are ranked').choices(METHODS).makeOptionMandatory())
     .option(
@@ -58,6 +60,10 @@ export function addPrune(program: Command): void {
   addTextOptions(command)
     .option('-o, --out <file>', 'write the mask to this file')
     .option('--task <name>', 'publish the mask to the server under this name')
+    .option(
+      '--update <dir>',
+      "sparsegpt: make this model directory instead, of the weights that SparseGPT updates for its mask (Table 4); maskctl prepare --steps 0 does the same on a training run's text",
+    )
     .addHelpText('after', EXAMPLES)
     .action(async (_options: object, command: Command) => {
       await prune(command.optsWithGlobals<PruneOptions & GlobalOptions>());
@@ -68,10 +74,12 @@ const EXAMPLES = `
 Examples:
   $ maskctl prune --method magnitude --out general.mask
   $ maskctl prune --method sparsegpt --data 'docs/**/*.md' --data notes.jsonl --out docs.mask
-  $ maskctl prune --method wanda --data 'src/**/*.ts' --task typescript`;
+  $ maskctl prune --method wanda --data 'src/**/*.ts' --task typescript
+  $ maskctl prune --method sparsegpt --data notes.jsonl --update models/updated`;
 
 async function prune(options: PruneOptions & GlobalOptions): Promise<void> {
   await check(options);
+  if (options.update !== undefined) return pruneAndUpdate(options, options.update);
   const { openModel, oneShotContainer } = await import('../local-model.js');
   const model = openModel(options);
   const client = connect(options);
@@ -89,16 +97,48 @@ async function prune(options: PruneOptions & GlobalOptions): Promise<void> {
   else printForPeople(pruned, options);
 }
 
-/** All that can be refused before minutes of work. */
-async function check({ method, data, out, task }: PruneOptions): Promise<void> {
-  if (out === undefined && task === undefined) {
-    throw new UsageError('expected --out FILE or --task NAME: where should the mask go?');
+async function pruneAndUpdate(options: PruneOptions & GlobalOptions, directory: string): Promise<void> {
+  const { openModel, updatedModel } = await import('../local-model.js');
+  const model = openModel(options);
+  try {
+    const { base, general } = await withProgress('reading text', (progress) =>
+      updatedModel(model, options, directory, progress),
+    );
+    if (options.json) return printJson({ method: options.method, directory, base, general });
+    printFields([
+      ['wrote', directory],
+      ['base', base],
+      ['general', general],
+    ]);
+    printLine(`try it:\n  maskserve --model ${directory}`);
+  } finally {
+    model.dispose();
   }
+}
+
+/** All that can be refused before minutes of work. */
+async function check({ method, data, out, task, update }: PruneOptions): Promise<void> {
+  if (update !== undefined) checkUpdate(method, out ?? task);
+  else if (out === undefined && task === undefined) {
+    throw new UsageError('expected --out FILE, --task NAME or --update DIR: where should the mask go?');
+  }
+  if (update !== undefined) checkNewDirectory(update, '--update');
   if (method !== 'magnitude' && data.length === 0) {
     throw new UsageError(`expected --data: ${method} looks at what text does to the model (magnitude needs none)`);
   }
   if (task !== undefined) checkOwnTaskName(task);
   if (out !== undefined) await checkWritable(out);
+}
+
+function checkUpdate(method: OneShotMethod, other?: string): void {
+  if (method !== 'sparsegpt') {
+    throw new UsageError(`expected --method sparsegpt beside --update: ${method} changes no weights`);
+  }
+  if (other !== undefined) {
+    throw new UsageError(
+      'expected --update without --out and --task: its mask is for the updated weights, and goes with them',
+    );
+  }
 }
 
 function describe(container: Uint8Array, { method, out, task }: PruneOptions): Pruned {

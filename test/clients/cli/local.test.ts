@@ -148,6 +148,24 @@ test('a mask for other weights is refused before anything is evaluated', async (
   );
 });
 
+test('prune --update makes a model that is better under the same mask than the weights it was made from', async () => {
+  const calibrated = ['--method', 'sparsegpt', '--data', TEXT, '--samples', '16', '--threads', '1'];
+  const directory = join(folder, 'updated');
+  const { code, stdout, stderr } = await maskctl(['prune', ...calibrated, '--update', directory, '--json']);
+  assert.deepEqual({ code, stderr }, { code: 0, stderr: '' });
+  const general = join(directory, 'masks', 'general.mask');
+  const { base } = readMaskSet(general);
+  const said = JSON.parse(stdout) as Record<string, unknown>;
+  assert.deepEqual([said['directory'], said['base']], [directory, base]);
+  await prune('sparsegpt.mask', ...calibrated);
+  const frozen = await evaluated('--mask', join(folder, 'sparsegpt.mask'));
+  const updated = await evaluated('--model', directory, '--mask', general);
+  assert.ok(
+    updated.nll < frozen.nll - 0.05,
+    `${updated.nll} under updated weights, ${frozen.nll} under the model's own`,
+  );
+});
+
 test('Ctrl-C ends work in progress at once and quietly: a shell sees 130', async () => {
   const args = [
     'prune',
@@ -174,7 +192,10 @@ test('what can not be run is refused with one line that says what to do', async 
   writeFileSync(short, 'too short');
   const out = ['--out', join(folder, 'never.mask')];
   const cases: [string[], number, RegExp][] = [
-    [['prune', '--method', 'magnitude'], 2, /expected --out FILE or --task NAME/],
+    [['prune', '--method', 'magnitude'], 2, /expected --out FILE, --task NAME or --update DIR/],
+    [['prune', '--method', 'wanda', '--data', TEXT, '--update', occupied], 2, /expected --method sparsegpt beside/],
+    [['prune', '--method', 'sparsegpt', '--data', TEXT, '--update', occupied, ...out], 2, /without --out and --task/],
+    [['prune', '--method', 'sparsegpt', '--data', TEXT, '--update', short], 2, /expected --update to be a directory/],
     [['prune', '--method', 'wanda', ...out], 2, /expected --data: wanda looks at what text does/],
     [['prune', '--method', 'best', ...out], 2, /'best' is invalid\. Allowed choices are magnitude, wanda, sparsegpt/],
     [['prune', '--method', 'wanda', '--data', TEXT, '--seq', '257', ...out], 2, /Expected an integer from 1 to 256/],
