@@ -14,6 +14,7 @@ NAPI_MODULE_INIT() {
   maskserve::ExportSampling(env, exports);
   maskserve::ExportPrune(env, exports);
   maskserve::ExportCodec(env, exports);
+  maskserve::ExportCodecDecoders(env, exports);
   maskserve::ExportBackward(env, exports);
   maskserve::ExportLearning(env, exports);
   return exports;

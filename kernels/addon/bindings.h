@@ -12,6 +12,7 @@ void ExportMatmul(napi_env env, napi_value exports);
 void ExportSampling(napi_env env, napi_value exports);
 void ExportPrune(napi_env env, napi_value exports);
 void ExportCodec(napi_env env, napi_value exports);
+void ExportCodecDecoders(napi_env env, napi_value exports);
 void ExportBackward(napi_env env, napi_value exports);
 void ExportLearning(napi_env env, napi_value exports);
 

@@ -1,4 +1,5 @@
-// The mask codec's fast paths (codec/FORMAT.md §7–§9), for 2:4.
+// The mask codec's encoders (codec/FORMAT.md §7–§9), for 2:4, and small things around them. Decoders:
+// codec_decoders.cpp.
 
 #include <cstring>
 
@@ -10,100 +11,13 @@ namespace maskserve {
 
 namespace {
 
-constexpr TensorUse kDecoded{true, true, true, false, true, false}, kCompressed{true, false, false, false, false, true},
-    kEncoded{true, true, false, false, false, false}, kCounted{false, true, false, false, false, false},
-    kFilled{false, true, false, false, false, false}, kChanged{true, false, false, true, false, false};
-constexpr int64_t kMostChunkSteps = int64_t{1} << 15;
-
-// Containers are read and written by the CPU, whatever ops run on.
-const ms_codec_ops& Codec(Call& call) {
-  return *call.host().backend->codec;
-}
-
-void CheckHost(Call& call, ms_status status) {
-  call.Check(status, call.host());
-}
-
-napi_value Number(Call& call, double value) {
-  napi_value number;
-  napi_create_double(call.env(), value, &number);
-  return number;
-}
+constexpr TensorUse kEncoded{true, true, false, false, false, false}, kCounted{false, true, false, false, false, false},
+    kChanged{true, false, false, true, false, false};
 
 napi_value Boolean(Call& call, bool value) {
   napi_value boolean;
   napi_get_boolean(call.env(), value, &boolean);
   return boolean;
-}
-
-void RequireSymbolCoders(Call& call, const CodedTensors& tensors) {
-  for (int64_t i = 0; i < tensors.count(); ++i) {
-    const uint32_t coder = tensors.data()[i].coder;
-    call.Require(coder >= MS_CODER_UNIFORM && coder <= MS_CODER_PARENT_WEIGHTS, "coder", "to be one of 2 to 7", coder);
-  }
-}
-
-int64_t ChunkSteps(Call& call, size_t at) {
-  const int64_t steps = call.Count(at, "chunkSteps");
-  call.AtMost("chunkSteps", steps, "2^15", kMostChunkSteps);
-  return steps;
-}
-
-// Where masks are in a GPU's memory they are decoded there. Checksums are compared on the host, before anything is
-// sent.
-void DecodeOnDevice(Call& call, const CodedTensors& tensors, int64_t chunk_steps, int64_t first, CodedChunks* chunks) {
-  const ms_codec_ops* codec = tensors.place()->codec;
-  if (codec == nullptr || codec->decode_masks == nullptr) {
-    call.Fail(CallError::kType, "expected masks in host memory: this device decodes none");
-  }
-  bool sound = true;
-  for (int64_t c = 0; c < chunks->count(); ++c) {
-    ms_mask_chunk& chunk = chunks->data()[c];
-    chunk.status = Codec(call).crc32c(chunk.bytes, chunk.length) == chunk.checksum ? MS_CHUNK_OK : MS_CHUNK_CHECKSUM;
-    sound = sound && chunk.status == MS_CHUNK_OK;
-  }
-  if (!sound) return;
-  const Runner& device = call.Device(tensors.place());
-  call.Check(codec->decode_masks(device.context, tensors.data(), tensors.count(), chunk_steps, first, chunks->data(),
-                                 chunks->count()),
-             device);
-}
-
-// Arguments of the decoders of symbol chunks.
-struct ChunkRun {
-  CodedTensors tensors;
-  int64_t chunk_steps, first;
-  CodedChunks chunks;
-
-  ChunkRun(Call& call, TensorUse use)
-      : tensors(call, 0, use), chunk_steps(ChunkSteps(call, 1)), first(call.Index(2, "firstStep")), chunks(call, 3) {
-    RequireSymbolCoders(call, tensors);
-    call.AtMost("firstStep", first, "the steps of all tensors", tensors.steps());
-    const int64_t left = (tensors.steps() - first + chunk_steps - 1) / chunk_steps;
-    call.AtMost("chunks", chunks.count(), "those from firstStep", left);
-  }
-};
-
-napi_value DecodeMasks(Call& call) {
-  ChunkRun run(call, kDecoded);
-  if (run.tensors.place() != nullptr) {
-    DecodeOnDevice(call, run.tensors, run.chunk_steps, run.first, &run.chunks);
-  } else {
-    CheckHost(call, Codec(call).decode_masks(call.host().context, run.tensors.data(), run.tensors.count(),
-                                             run.chunk_steps, run.first, run.chunks.data(), run.chunks.count()));
-  }
-  run.chunks.WriteStatuses();
-  return nullptr;
-}
-
-napi_value DecodeCompressed(Call& call) {
-  ChunkRun run(call, kCompressed);
-  double share = 0;
-  CheckHost(call,
-            Codec(call).decode_compressed(call.host().context, run.tensors.data(), run.tensors.count(), run.chunk_steps,
-                                          run.first, run.chunks.data(), run.chunks.count(), &share));
-  run.chunks.WriteStatuses();
-  return Number(call, share);
 }
 
 // Chunks encoded apart, moved together. Returns their bytes.
@@ -151,7 +65,7 @@ struct Output {
 
 napi_value EncodeMasks(Call& call) {
   const CodedTensors tensors(call, 0, kEncoded);
-  RequireSymbolCoders(call, tensors);
+  tensors.RequireSymbolCoders(call);
   const int64_t chunk_steps = ChunkSteps(call, 1), first = call.Index(2, "firstStep");
   call.AtMost("firstStep", first, "the steps of all tensors", tensors.steps());
   const int64_t chunks = static_cast<int64_t>(call.Array(4, "lengths", napi_uint32_array).length);
@@ -162,72 +76,29 @@ napi_value EncodeMasks(Call& call) {
     capacities.push_back(128 + 64 * (left < chunk_steps ? left : chunk_steps));
   }
   Output output(call, 3, capacities);
-  CheckHost(call, Codec(call).encode_masks(call.host().context, tensors.data(), tensors.count(), chunk_steps, first,
-                                           output.chunks.data(), chunks));
-  return Number(call, static_cast<double>(Gather(call, output.chunks, output.bytes, output.lengths, output.checksums)));
+  CheckHost(call, HostCodec(call).encode_masks(call.host().context, tensors.data(), tensors.count(), chunk_steps, first,
+                                               output.chunks.data(), chunks));
+  return JsNumber(call,
+                  static_cast<double>(Gather(call, output.chunks, output.bytes, output.lengths, output.checksums)));
 }
 
 napi_value CountSymbols(Call& call) {
   const CodedTensors tensor(call, kCounted, call.argument(0));
-  RequireSymbolCoders(call, tensor);
+  tensor.RequireSymbolCoders(call);
   const HostArray counts = call.AnyArray(1, "counts");
   const int64_t bytes = 8 * 4 * static_cast<int64_t>(tensor.data()->contexts);
   call.AtMost("contexts", bytes, "the bytes of counts", static_cast<int64_t>(counts.bytes));
   int32_t bad = 0;
-  CheckHost(call,
-            Codec(call).count_symbols(call.host().context, tensor.data(), static_cast<uint32_t*>(counts.data), &bad));
+  CheckHost(call, HostCodec(call).count_symbols(call.host().context, tensor.data(), static_cast<uint32_t*>(counts.data),
+                                                &bad));
   if (bad != 0) call.Fail(CallError::kRange, "expected nibbles 4, 8, 12, 9, 13 or 14 in mask but received another");
-  return nullptr;
-}
-
-napi_value MagnitudeMask(Call& call) {
-  const CodedTensors tensor(call, kFilled, call.argument(0));
-  call.Require(tensor.data()->coder == MS_CODER_MAGNITUDE, "coder", "to be 10", tensor.data()->coder);
-  CheckHost(call, Codec(call).magnitude_mask(call.host().context, tensor.data()));
-  return nullptr;
-}
-
-// Each patch coder has its own gap table, and a call takes one.
-void RequireOneCoder(Call& call, const CodedTensors& tensors) {
-  for (int64_t i = 1; i < tensors.count(); ++i) {
-    const uint32_t coder = tensors.data()[i].coder;
-    call.Require(coder == tensors.data()[0].coder, "coder", "to be that of the first tensor", coder);
-  }
-}
-
-// Whole tensors until a chunk has at least `full` changes (FORMAT.md §9): where each chunk's tensors start, and an end.
-std::vector<int64_t> PatchChunks(const CodedTensors& tensors, int64_t full) {
-  std::vector<int64_t> first = {0};
-  int64_t changes = 0;
-  for (int64_t i = 0; i < tensors.count(); ++i) {
-    if (changes >= full) {
-      first.push_back(i);
-      changes = 0;
-    }
-    changes += tensors.data()[i].changes;
-  }
-  first.push_back(tensors.count());
-  return first;
-}
-
-napi_value DecodePatches(Call& call) {
-  const CodedTensors tensors(call, 0, kChanged);
-  RequireOneCoder(call, tensors);
-  const std::vector<int64_t> first = PatchChunks(tensors, call.Count(1, "fullChunk"));
-  const std::vector<uint16_t> gaps = WideStarts(call, 2, "gaps");
-  CodedChunks chunks(call, 3);
-  const int64_t count = static_cast<int64_t>(first.size()) - 1;
-  call.Require(chunks.count() == count, "chunks", "to be as many as the tensors fill", double(chunks.count()));
-  CheckHost(call, Codec(call).decode_patches(call.host().context, tensors.data(), first.data(), gaps.data(),
-                                             chunks.data(), count));
-  chunks.WriteStatuses();
   return nullptr;
 }
 
 napi_value EncodePatches(Call& call) {
   const CodedTensors tensors(call, 0, kChanged);
-  RequireOneCoder(call, tensors);
-  const std::vector<int64_t> first = PatchChunks(tensors, call.Count(1, "fullChunk"));
+  tensors.RequireOneCoder(call);
+  const std::vector<int64_t> first = tensors.PatchChunks(call.Count(1, "fullChunk"));
   const std::vector<uint16_t> gaps = WideStarts(call, 2, "gaps");
   std::vector<int64_t> capacities;
   for (size_t c = 0; c + 1 < first.size(); ++c) {
@@ -235,9 +106,10 @@ napi_value EncodePatches(Call& call) {
     for (int64_t i = first[c]; i < first[c + 1]; ++i) capacities.back() += 10 * tensors.data()[i].changes;
   }
   Output output(call, 3, capacities);
-  CheckHost(call, Codec(call).encode_patches(call.host().context, tensors.data(), first.data(), gaps.data(),
-                                             output.chunks.data(), static_cast<int64_t>(output.chunks.size())));
-  return Number(call, static_cast<double>(Gather(call, output.chunks, output.bytes, output.lengths, output.checksums)));
+  CheckHost(call, HostCodec(call).encode_patches(call.host().context, tensors.data(), first.data(), gaps.data(),
+                                                 output.chunks.data(), static_cast<int64_t>(output.chunks.size())));
+  return JsNumber(call,
+                  static_cast<double>(Gather(call, output.chunks, output.bytes, output.lengths, output.checksums)));
 }
 
 // A typed array of bytes with at least `bytes`.
@@ -264,8 +136,8 @@ napi_value ApplyChanges(Call& call) {
   const int64_t changes = static_cast<int64_t>(positions.length);
   const uint8_t* codes = HostBytes(call, 4, "codes", changes);
   if (mask != parent) call.Apart("mask", mask, bytes, "parent", parent, bytes);
-  CheckHost(call, Codec(call).apply_changes(call.host().context, mask, parent, groups,
-                                            static_cast<const uint32_t*>(positions.data), codes, changes));
+  CheckHost(call, HostCodec(call).apply_changes(call.host().context, mask, parent, groups,
+                                                static_cast<const uint32_t*>(positions.data), codes, changes));
   return nullptr;
 }
 
@@ -276,42 +148,15 @@ napi_value FindChanges(Call& call) {
   uint8_t* positions = HostBytes(call, 3, "positions", 4 * groups);
   uint8_t* codes = HostBytes(call, 4, "codes", groups);
   int64_t changes = 0;
-  CheckHost(call, Codec(call).find_changes(call.host().context, mask, parent, groups,
-                                           reinterpret_cast<uint32_t*>(positions), codes, &changes));
-  return Number(call, static_cast<double>(changes));
-}
-
-napi_value DecodeScales(Call& call) {
-  const HostArray bytes = call.AnyArray(0, "chunk");
-  const double checksum = call.Number(1, "checksum");
-  call.Require(checksum >= 0 && checksum <= 4294967295.0, "checksum", "to be a u32", checksum);
-  const std::vector<uint16_t> starts = WideStarts(call, 2, "starts");
-  const HostArray scales = call.AnyArray(3, "scales");
-  ms_mask_chunk chunk = {static_cast<const uint8_t*>(bytes.data), static_cast<int64_t>(bytes.bytes),
-                         static_cast<uint32_t>(checksum), MS_CHUNK_OK};
-  CheckHost(call,
-            Codec(call).decode_scales(call.host().context, &chunk, starts.data(), static_cast<int16_t*>(scales.data),
-                                      static_cast<int64_t>(scales.bytes / sizeof(int16_t))));
-  return Number(call, chunk.status);
-}
-
-napi_value DecodeUniformAc(Call& call) {
-  const CodedTensors tensor(call, kFilled, call.argument(0));
-  call.Require(tensor.data()->coder == MS_CODER_UNIFORM_AC, "coder", "to be 1", tensor.data()->coder);
-  const int64_t chunk_symbols = call.Count(1, "chunkSymbols");
-  call.Require(chunk_symbols % 2 == 0, "chunkSymbols", "to be even", double(chunk_symbols));
-  CodedChunks chunks(call, 2);
-  const int64_t count = (tensor.data()->groups + chunk_symbols - 1) / chunk_symbols;
-  call.Require(chunks.count() == count, "chunks", "to be as many as the tensor fills", double(chunks.count()));
-  CheckHost(call,
-            Codec(call).decode_uniform_ac(call.host().context, tensor.data(), chunk_symbols, chunks.data(), count));
-  chunks.WriteStatuses();
-  return nullptr;
+  CheckHost(call, HostCodec(call).find_changes(call.host().context, mask, parent, groups,
+                                               reinterpret_cast<uint32_t*>(positions), codes, &changes));
+  return JsNumber(call, static_cast<double>(changes));
 }
 
 napi_value Crc32c(Call& call) {
   const HostArray bytes = call.AnyArray(0, "bytes");
-  return Number(call, Codec(call).crc32c(static_cast<const uint8_t*>(bytes.data), static_cast<int64_t>(bytes.bytes)));
+  return JsNumber(call,
+                  HostCodec(call).crc32c(static_cast<const uint8_t*>(bytes.data), static_cast<int64_t>(bytes.bytes)));
 }
 
 napi_value PackSymbols(Call& call) {
@@ -319,8 +164,8 @@ napi_value PackSymbols(Call& call) {
   const int64_t groups = static_cast<int64_t>(symbols.bytes);
   uint8_t* nibbles = HostBytes(call, 0, "nibbles", (groups + 1) / 2);
   call.Apart("nibbles", nibbles, (groups + 1) / 2, "symbols", symbols.data, groups);
-  return Boolean(call, Codec(call).pack_symbols(call.host().context, nibbles, static_cast<const uint8_t*>(symbols.data),
-                                                groups) != 0);
+  return Boolean(call, HostCodec(call).pack_symbols(call.host().context, nibbles,
+                                                    static_cast<const uint8_t*>(symbols.data), groups) != 0);
 }
 
 napi_value UnpackSymbols(Call& call) {
@@ -328,21 +173,18 @@ napi_value UnpackSymbols(Call& call) {
   const int64_t groups = static_cast<int64_t>(symbols.bytes);
   const uint8_t* nibbles = HostBytes(call, 1, "nibbles", (groups + 1) / 2);
   call.Apart("symbols", symbols.data, groups, "nibbles", nibbles, (groups + 1) / 2);
-  return Boolean(
-      call, Codec(call).unpack_symbols(call.host().context, static_cast<uint8_t*>(symbols.data), nibbles, groups) != 0);
+  return Boolean(call, HostCodec(call).unpack_symbols(call.host().context, static_cast<uint8_t*>(symbols.data), nibbles,
+                                                      groups) != 0);
 }
 
 }  // namespace
 
 void ExportCodec(napi_env env, napi_value exports) {
   const Export list[] = {
-      {"decodeMasks", Bind<DecodeMasks, 4>},         {"decodeCompressed", Bind<DecodeCompressed, 4>},
-      {"encodeMasks", Bind<EncodeMasks, 6>},         {"countSymbols", Bind<CountSymbols, 2>},
-      {"magnitudeMask", Bind<MagnitudeMask, 1>},     {"decodePatches", Bind<DecodePatches, 4>},
-      {"encodePatches", Bind<EncodePatches, 6>},     {"applyChanges", Bind<ApplyChanges, 5>},
-      {"findChanges", Bind<FindChanges, 5>},         {"decodeScales", Bind<DecodeScales, 4>},
-      {"decodeUniformAc", Bind<DecodeUniformAc, 3>}, {"crc32c", Bind<Crc32c, 1>},
-      {"packSymbols", Bind<PackSymbols, 2>},         {"unpackSymbols", Bind<UnpackSymbols, 2>},
+      {"encodeMasks", Bind<EncodeMasks, 6>},     {"countSymbols", Bind<CountSymbols, 2>},
+      {"encodePatches", Bind<EncodePatches, 6>}, {"applyChanges", Bind<ApplyChanges, 5>},
+      {"findChanges", Bind<FindChanges, 5>},     {"crc32c", Bind<Crc32c, 1>},
+      {"packSymbols", Bind<PackSymbols, 2>},     {"unpackSymbols", Bind<UnpackSymbols, 2>},
   };
   ExportAll(env, exports, list, sizeof(list) / sizeof(list[0]));
 }

@@ -8,6 +8,7 @@ namespace maskserve {
 namespace {
 
 constexpr int64_t kMostGroups = int64_t{1} << 30, kMostCols = int64_t{1} << 24, kMostTensors = 16384;
+constexpr int64_t kMostChunkSteps = int64_t{1} << 15;
 constexpr int kSymbols = 6, kStride = 8, kWideSymbols = 64;
 constexpr uint16_t kTotal = 1 << 14;
 
@@ -103,6 +104,7 @@ CodedTensors::CodedTensors(Call& call, size_t at, TensorUse use) {
       Add(call, tensor, "tensors[" + std::to_string(i) + "]", use);
     }
     PointToTables();
+    MoveToDevice(call);
   } catch (...) {
     for (const uint32_t slot : pinned_) BufferTable::Get().Unpin(slot);
     throw;
@@ -113,6 +115,7 @@ CodedTensors::CodedTensors(Call& call, TensorUse use, napi_value tensor) {
   try {
     Add(call, tensor, "tensor", use);
     PointToTables();
+    MoveToDevice(call);
   } catch (...) {
     for (const uint32_t slot : pinned_) BufferTable::Get().Unpin(slot);
     throw;
@@ -125,6 +128,33 @@ CodedTensors::~CodedTensors() {
 
 int64_t CodedTensors::steps() const {
   return tensors_.back().first_step + (tensors_.back().groups + 31) / 32;
+}
+
+void CodedTensors::RequireSymbolCoders(Call& call) const {
+  for (const ms_mask_tensor& tensor : tensors_) {
+    const bool coded = tensor.coder >= MS_CODER_UNIFORM && tensor.coder <= MS_CODER_PARENT_WEIGHTS;
+    call.Require(coded, "coder", "to be one of 2 to 7", tensor.coder);
+  }
+}
+
+void CodedTensors::RequireOneCoder(Call& call) const {
+  for (const ms_mask_tensor& tensor : tensors_) {
+    call.Require(tensor.coder == tensors_[0].coder, "coder", "to be that of the first tensor", tensor.coder);
+  }
+}
+
+std::vector<int64_t> CodedTensors::PatchChunks(int64_t full) const {
+  std::vector<int64_t> first = {0};
+  int64_t changes = 0;
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    if (changes >= full) {
+      first.push_back(static_cast<int64_t>(i));
+      changes = 0;
+    }
+    changes += tensors_[i].changes;
+  }
+  first.push_back(count());
+  return first;
 }
 
 void CodedTensors::Add(Call& call, napi_value tensor, const std::string& path, TensorUse use) {
@@ -143,8 +173,8 @@ void CodedTensors::Add(Call& call, napi_value tensor, const std::string& path, T
   if (use.packed) AddPacked(call, tensor, path);
   const Field mask(call, tensor, path, "mask");
   if (use.mask && (mask.given() || !use.mask_optional)) {
-    tensors_.back().mask = static_cast<uint8_t*>(
-        Memory(mask, napi_uint8_array, "a Uint8Array or a writable buffer", (t.groups + 1) / 2, Access::kWrite));
+    Point(&ms_mask_tensor::mask, mask, napi_uint8_array, "a Uint8Array or a writable buffer", (t.groups + 1) / 2,
+          Access::kWrite);
   }
 }
 
@@ -167,18 +197,17 @@ void CodedTensors::AddInputs(Call& call, napi_value tensor, const std::string& p
   if (t.groups * 4 % t.cols != 0) Field(call, tensor, path, "cols").Refuse("to divide 4 · groups");
   if (NeedsWeights(t.coder) || use.packed) {
     const Field field(call, tensor, path, "weights");
-    t.weights = static_cast<const uint16_t*>(
-        Memory(field, napi_uint16_array, "a Uint16Array or a buffer", 8 * t.groups, Access::kRead));
+    Point(&ms_mask_tensor::weights, field, napi_uint16_array, "a Uint16Array or a buffer", 8 * t.groups, Access::kRead);
   }
   const Field packed_parent(call, tensor, path, "packedParent");
   if (use.changes && packed_parent.given()) {
     if (t.cols % 8 != 0) Field(call, tensor, path, "cols").Refuse("to be a multiple of 8 beside packedParent");
-    t.packed_parent = static_cast<const uint8_t*>(
-        Memory(packed_parent, napi_uint8_array, "a Uint8Array or a buffer", t.groups / 2 * 9, Access::kRead));
+    Point(&ms_mask_tensor::packed_parent, packed_parent, napi_uint8_array, "a Uint8Array or a buffer", t.groups / 2 * 9,
+          Access::kRead, Form::kPacked);
   } else if (NeedsParent(t.coder)) {
     const Field field(call, tensor, path, "parent");
-    t.parent = static_cast<const uint8_t*>(
-        Memory(field, napi_uint8_array, "a Uint8Array or a buffer", (t.groups + 1) / 2, Access::kRead));
+    Point(&ms_mask_tensor::parent, field, napi_uint8_array, "a Uint8Array or a buffer", (t.groups + 1) / 2,
+          Access::kRead);
   }
   if (t.coder == MS_CODER_SCALED_WEIGHTS) {
     const Field field(call, tensor, path, "scales");
@@ -190,8 +219,8 @@ void CodedTensors::AddPacked(Call& call, napi_value tensor, const std::string& p
   ms_mask_tensor& t = tensors_.back();
   if (t.cols % 64 != 0) Field(call, tensor, path, "cols").Refuse("to be a multiple of 64");
   const Field packed(call, tensor, path, "packed");
-  t.packed = static_cast<uint8_t*>(
-      Memory(packed, napi_uint8_array, "a writable buffer or a Uint8Array", t.groups / 2 * 9, Access::kWrite));
+  Point(&ms_mask_tensor::packed, packed, napi_uint8_array, "a writable buffer or a Uint8Array", t.groups / 2 * 9,
+        Access::kWrite, Form::kPacked);
 }
 
 void CodedTensors::AddChanges(Call& call, napi_value tensor, const std::string& path) {
@@ -206,14 +235,30 @@ void CodedTensors::AddChanges(Call& call, napi_value tensor, const std::string& 
   t.codes = static_cast<uint8_t*>(const_cast<void*>(codes.Array(napi_uint8_array, "a Uint8Array", t.changes)));
 }
 
-void* CodedTensors::Memory(const Field& field, napi_typedarray_type type, const char* expected, int64_t bytes,
-                           Access access) {
+template <typename T>
+void CodedTensors::Point(T* ms_mask_tensor::*pointer, const Field& field, napi_typedarray_type type,
+                         const char* expected, int64_t bytes, Access access, Form form) {
+  const Buffer memory = Memory(field, type, expected, bytes, access, form);
+  ms_mask_tensor& tensor = tensors_.back();
+  tensor.*pointer = reinterpret_cast<T*>(memory.data);
+  if (memory.backend != nullptr && memory.backend->host_memory == 0) {
+    place_ = memory.backend;
+  } else if (form == Form::kPacked) {
+    host_forms_.push_back(field.path_);
+  } else {
+    const char* at = reinterpret_cast<const char*>(&(tensor.*pointer));
+    const size_t offset = static_cast<size_t>(at - reinterpret_cast<const char*>(&tensor));
+    host_parts_.push_back({tensors_.size() - 1, offset, bytes, access});
+  }
+}
+
+Buffer CodedTensors::Memory(const Field& field, napi_typedarray_type type, const char* expected, int64_t bytes,
+                            Access access, Form form) {
   double handle = 0;
   if (napi_get_value_double(field.call_.env(), field.value_, &handle) != napi_ok) {
     const int64_t element = type == napi_uint16_array ? 2 : 1;
     void* array = const_cast<void*>(field.Array(type, expected, bytes / element));
-    Place(field, nullptr);
-    return array;
+    return {static_cast<char*>(array), static_cast<size_t>(bytes), true, 0, nullptr};
   }
   Buffer buffer;
   if (!(handle >= 1 && handle <= 9007199254740991.0) ||
@@ -223,21 +268,31 @@ void* CodedTensors::Memory(const Field& field, napi_typedarray_type type, const 
   pinned_.push_back(buffer.slot);
   const bool on_host = buffer.backend == nullptr || buffer.backend->host_memory != 0;
   if (!on_host && !device_allowed_) field.Refuse("to be in host memory");
-  Place(field, on_host ? nullptr : buffer.backend);
   if (access == Access::kWrite && !buffer.writable) field.Refuse("to be writable");
+  if (form == Form::kPacked && !on_host) {
+    const ms_mask_tensor& tensor = tensors_.back();
+    bytes = buffer.backend->packed_bytes(tensor.groups * 4 / tensor.cols, tensor.cols);
+  }
   if (static_cast<int64_t>(buffer.bytes) < bytes) {
     field.Refuse("to have " + std::to_string(bytes) + " bytes or more but received " + std::to_string(buffer.bytes));
   }
   const uintptr_t alignment = type == napi_uint16_array ? 2 : 1;
   if (reinterpret_cast<uintptr_t>(buffer.data) % alignment != 0) field.Refuse("to be aligned to its elements");
-  return buffer.data;
+  return buffer;
 }
 
-void CodedTensors::Place(const Field& field, const ms_backend* owner) {
-  if (placed_ && owner != place_)
-    field.Refuse("to be where the other masks and weights are: in host memory, or in the GPU's");
-  placed_ = true;
-  place_ = owner;
+void CodedTensors::MoveToDevice(Call& call) {
+  if (place_ == nullptr) return;
+  if (!host_forms_.empty()) {
+    call.Fail(CallError::kType, "expected " + host_forms_[0] + " in the GPU's memory, where others of its buffers are");
+  }
+  for (const HostPart& part : host_parts_) {
+    char* field = reinterpret_cast<char*>(&tensors_[part.tensor]) + part.field;
+    void* host = nullptr;
+    std::memcpy(&host, field, sizeof(host));
+    void* moved = copies_.Put(call, call.Device(place_), host, part.bytes, part.access);
+    std::memcpy(field, &moved, sizeof(moved));
+  }
 }
 
 void CodedTensors::PointToTables() {
@@ -268,6 +323,26 @@ CodedChunks::CodedChunks(Call& call, size_t at) {
 
 void CodedChunks::WriteStatuses() const {
   for (size_t i = 0; i < chunks_.size(); ++i) statuses_[i] = chunks_[i].status;
+}
+
+int64_t ChunkSteps(Call& call, size_t at) {
+  const int64_t steps = call.Count(at, "chunkSteps");
+  call.AtMost("chunkSteps", steps, "2^15", kMostChunkSteps);
+  return steps;
+}
+
+const ms_codec_ops& HostCodec(Call& call) {
+  return *call.host().backend->codec;
+}
+
+void CheckHost(Call& call, ms_status status) {
+  call.Check(status, call.host());
+}
+
+napi_value JsNumber(Call& call, double value) {
+  napi_value number;
+  napi_create_double(call.env(), value, &number);
+  return number;
 }
 
 std::vector<uint16_t> WideStarts(Call& call, size_t at, const char* name) {

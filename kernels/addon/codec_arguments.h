@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "check.h"
+#include "device_copies.h"
 
 namespace maskserve {
 
@@ -29,7 +30,8 @@ class Field {
   bool given_ = false;
 };
 
-// Which properties of a tensor are used, beside coder, groups and cols; `device`: its memory may be a device's.
+// Which properties of a tensor are used, beside coder, groups and cols; `device`: its memory may be a device's, and
+// then what of it lies in the host's is copied there.
 struct TensorUse {
   bool tables, mask, mask_optional, changes, device, packed;
 };
@@ -48,26 +50,50 @@ class CodedTensors {
   int64_t count() const { return static_cast<int64_t>(tensors_.size()); }
   // Of all tensors.
   int64_t steps() const;
-  // Whose memory the masks, weights and parents are; NULL: the host's.
+  // Throws unless all coders are of symbols, 2 to 7; unless all are the same.
+  void RequireSymbolCoders(Call& call) const;
+  void RequireOneCoder(Call& call) const;
+  // Whole tensors until a chunk has at least `full` changes (FORMAT.md §9): where each chunk's tensors start, and an
+  // end.
+  std::vector<int64_t> PatchChunks(int64_t full) const;
+  // Whose memory the masks, weights and parents are, or have been copied to; NULL: the host's.
   const ms_backend* place() const { return place_; }
+  // Masks of the host that a device has written come back.
+  void FetchMasks(Call& call) { copies_.Fetch(call); }
 
  private:
+  // A pointer of a tensor to memory of the host.
+  struct HostPart {
+    size_t tensor, field;  // the pointer's offset in ms_mask_tensor
+    int64_t bytes;
+    Access access;
+  };
+  enum class Form { kPlain, kPacked };
+
   void Add(Call& call, napi_value tensor, const std::string& path, TensorUse use);
   void AddTables(Call& call, napi_value tensor, const std::string& path);
   void AddInputs(Call& call, napi_value tensor, const std::string& path, TensorUse use);
   void AddPacked(Call& call, napi_value tensor, const std::string& path);
   void AddChanges(Call& call, napi_value tensor, const std::string& path);
-  // A handle's buffer or a typed array of at least `bytes`; NULL where the property is undefined.
-  void* Memory(const Field& field, napi_typedarray_type type, const char* expected, int64_t bytes, Access access);
-  // All of it is in one place, which the first decides.
-  void Place(const Field& field, const ms_backend* owner);
+  // Points `pointer` of the last tensor to a handle's buffer, or a typed array, of at least `bytes`. kPacked: as its
+  // backend's compress24 wrote it, of as many bytes as that says.
+  template <typename T>
+  void Point(T* ms_mask_tensor::*pointer, const Field& field, napi_typedarray_type type, const char* expected,
+             int64_t bytes, Access access, Form form = Form::kPlain);
+  Buffer Memory(const Field& field, napi_typedarray_type type, const char* expected, int64_t bytes, Access access,
+                Form form);
   void PointToTables();
+  // Where any memory is a device's, all of it is to be.
+  void MoveToDevice(Call& call);
 
   std::vector<ms_mask_tensor> tensors_;
   std::vector<uint16_t> starts_;
   std::vector<int64_t> first_table_;  // of each tensor, −1: none
   std::vector<uint32_t> pinned_;
-  bool device_allowed_ = false, placed_ = false;
+  std::vector<HostPart> host_parts_;
+  std::vector<std::string> host_forms_;  // paths of packed matrices in the host's memory: no device reads those
+  DeviceCopies copies_;
+  bool device_allowed_ = false;
   const ms_backend* place_ = nullptr;
 };
 
@@ -84,6 +110,13 @@ class CodedChunks {
   std::vector<ms_mask_chunk> chunks_;
   int32_t* statuses_ = nullptr;
 };
+
+// Argument `at`: steps of a chunk.
+int64_t ChunkSteps(Call& call, size_t at);
+// The CPU's coders, and a check of what they return: what ops run on does not matter.
+const ms_codec_ops& HostCodec(Call& call);
+void CheckHost(Call& call, ms_status status);
+napi_value JsNumber(Call& call, double value);
 
 // 65 starts that ascend from 0 to 2^14.
 std::vector<uint16_t> WideStarts(Call& call, size_t at, const char* name);

@@ -6,7 +6,7 @@
 namespace maskserve {
 namespace cuda {
 
-// Only decode_masks is set.
+// The decoders of chunks and magnitudes are set; encoders, and what works on host memory only, are not.
 const ms_codec_ops* DecodeOps();
 
 }  // namespace cuda

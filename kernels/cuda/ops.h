@@ -1,4 +1,4 @@
-// The ops of backend.h over the kernels of launch.h, a file for each family; table.cpp lists them.
+// The ops of backend.h over the kernels of launch.h, a file for each family; backend.cpp lists them.
 #pragma once
 
 #include "op.h"
@@ -11,6 +11,9 @@ void AddProductOps(ms_ops* ops);
 void AddMaskOps(ms_ops* ops);
 void AddSamplingOps(ms_ops* ops);
 void AddTrainingOps(ms_ops* ops);
+
+// ops.compress24; `meta` may be the packed matrix's own nibbles.
+ms_status Compress24(ms_context* ctx, void* packed, ms_weights w, const uint8_t* meta, int64_t n, int64_t k);
 
 // Throws MS_UNSUPPORTED unless the weights are bf16.
 const uint16_t* Bf16Of(const ms_weights& w, const char* op);

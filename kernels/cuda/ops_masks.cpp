@@ -1,5 +1,7 @@
 // 2:4 forms and patches. What they leave may be read by another thread: they wait for it.
 
+#include <vector>
+
 #include "launch.h"
 #include "memory.h"
 #include "ops.h"
@@ -16,19 +18,6 @@ constexpr char kBadNibbles[] =
 constexpr char kBadWeights[] =
     "expected finite weights where the patch takes some out but received another in row %llu; compact this mask "
     "instead";
-
-ms_status Compress24(ms_context* ctx, void* packed, ms_weights w, const uint8_t* meta, int64_t n, int64_t k) {
-  return Run(ctx, [&](Op& op) {
-    uint64_t* bad = op.Bad();
-    compress24(packed, Bf16Of(w, "compress24"), meta, n, k, bad, op.stream());
-    op.RequireGood(bad, kBadNibbles);
-    if (FormOf(n, k) == Form::kNone) return;
-    if (ctx->sparse == nullptr) ctx->sparse = SparseGemm::Open();
-    if (ctx->sparse == nullptr) throw Failure{MS_UNSUPPORTED, "cuSPARSELt started once and does not start again"};
-    ctx->sparse->MakeForm(op, packed, n, k);
-    Require(cudaStreamSynchronize(op.stream()), "compress24");
-  });
-}
 
 ms_status Select24(ms_context* ctx, void* out, ms_weights w, const uint8_t* meta, int64_t n, int64_t k) {
   return Run(ctx, [&](Op& op) {
@@ -70,32 +59,72 @@ int64_t Offsets(Op& op, uint32_t* offsets, const void* packed, const uint8_t* me
   return PatchBytes(n, k, swap_bytes);
 }
 
+int64_t BytesOfPatch(Op& op, const void* packed, const uint8_t* meta, int64_t n, int64_t k) {
+  return Offsets(op, op.Take<uint32_t>(PatchSections(n, k) + 1), packed, meta, n, k);
+}
+
+// `sizing`: the function that says how large a patch is.
+void Build(Op& op, void* patch, int64_t bytes, const void* packed, const uint16_t* w, const uint8_t* meta, int64_t n,
+           int64_t k, const char* sizing) {
+  auto* offsets = op.Take<uint32_t>(PatchSections(n, k) + 1);
+  const int64_t needed = Offsets(op, offsets, packed, meta, n, k);
+  if (needed != bytes) {
+    throw Failure{MS_BAD_DATA, "expected patch of exactly " + std::string(sizing) + " = " + std::to_string(needed) +
+                                   " bytes but received " + std::to_string(bytes)};
+  }
+  uint64_t* bad = op.Bad();
+  build_patch24(patch, offsets, packed, w, meta, n, k, bad, op.stream());
+  try {
+    op.RequireGood(bad, kBadWeights);
+  } catch (const Failure&) {
+    op.Zero(patch, sizeof(PatchHeader));  // names no matrix
+    throw;
+  }
+  RememberPatch(patch, {n, k, bytes});
+}
+
 ms_status PatchBytes24(ms_context* ctx, ms_weights packed, const uint8_t* meta, int64_t n, int64_t k,
                        int64_t* host_bytes) {
-  return Run(ctx, [&](Op& op) {
-    auto* offsets = op.Take<uint32_t>(PatchSections(n, k) + 1);
-    *host_bytes = Offsets(op, offsets, Bf16Of(packed, "patchBytes24"), meta, n, k);
-  });
+  return Run(ctx, [&](Op& op) { *host_bytes = BytesOfPatch(op, Bf16Of(packed, "patchBytes24"), meta, n, k); });
 }
 
 ms_status BuildPatch24(ms_context* ctx, void* patch, int64_t bytes, ms_weights packed, ms_weights w,
                        const uint8_t* meta, int64_t n, int64_t k) {
   return Run(ctx, [&](Op& op) {
-    auto* offsets = op.Take<uint32_t>(PatchSections(n, k) + 1);
-    const int64_t needed = Offsets(op, offsets, Bf16Of(packed, "buildPatch24"), meta, n, k);
-    if (needed != bytes) {
-      throw Failure{MS_BAD_DATA, "expected patch of exactly patchBytes24 = " + std::to_string(needed) +
-                                     " bytes but received " + std::to_string(bytes)};
-    }
-    uint64_t* bad = op.Bad();
-    build_patch24(patch, offsets, packed.values, Bf16Of(w, "buildPatch24"), meta, n, k, bad, op.stream());
-    try {
-      op.RequireGood(bad, kBadWeights);
-    } catch (const Failure&) {
-      op.Zero(patch, sizeof(PatchHeader));  // names no matrix
-      throw;
-    }
-    RememberPatch(patch, {n, k, bytes});
+    Build(op, patch, bytes, Bf16Of(packed, "buildPatch24"), Bf16Of(w, "buildPatch24"), meta, n, k, "patchBytes24");
+  });
+}
+
+// The child's nibbles, for as long as the op runs.
+const uint8_t* ChildOf(Op& op, const void* packed, const ms_changes24& changes, int64_t n, int64_t k) {
+  const int64_t groups = n * (k / 4);
+  // What was checked is what is used, though the array be shared with another thread.
+  const std::vector<uint32_t> changed(changes.groups, changes.groups + changes.count);
+  for (size_t i = 0; i < changed.size(); ++i) {
+    if (changed[i] < groups && (i == 0 || changed[i - 1] < changed[i])) continue;
+    throw Failure{MS_BAD_DATA, "expected changed groups to ascend below " + std::to_string(groups) + " but received " +
+                                   std::to_string(changed[i]) + " at " + std::to_string(i)};
+  }
+  auto* child = op.Take<uint8_t>(groups / 2);
+  apply_changes(child, packed24_meta(packed, n, k), groups, op.Upload(changed.data(), changes.count),
+                op.Upload(changes.codes, changes.count), changes.count, op.stream());
+  return child;
+}
+
+ms_status ChangesBytes24(ms_context* ctx, ms_weights packed, ms_changes24 host_changes, int64_t n, int64_t k,
+                         int64_t* host_bytes) {
+  return Run(ctx, [&](Op& op) {
+    const void* parent = Bf16Of(packed, "changesBytes24");
+    *host_bytes = BytesOfPatch(op, parent, ChildOf(op, parent, host_changes, n, k), n, k);
+  });
+}
+
+ms_status BuildChanges24(ms_context* ctx, void* patch, int64_t bytes, ms_weights packed, ms_weights w,
+                         ms_changes24 host_changes, int64_t n, int64_t k) {
+  return Run(ctx, [&](Op& op) {
+    const void* parent = Bf16Of(packed, "buildChanges24");
+    const uint8_t* child = ChildOf(op, parent, host_changes, n, k);
+    Build(op, patch, bytes, parent, Bf16Of(w, "buildChanges24"), child, n, k, "changesBytes24");
   });
 }
 
@@ -117,6 +146,19 @@ ms_status Keep24F32(ms_context* ctx, float* x, const uint8_t* meta, int64_t n, i
 
 }  // namespace
 
+ms_status Compress24(ms_context* ctx, void* packed, ms_weights w, const uint8_t* meta, int64_t n, int64_t k) {
+  return Run(ctx, [&](Op& op) {
+    uint64_t* bad = op.Bad();
+    compress24(packed, Bf16Of(w, "compress24"), meta, n, k, bad, op.stream());
+    op.RequireGood(bad, kBadNibbles);
+    if (FormOf(n, k) == Form::kNone) return;
+    if (ctx->sparse == nullptr) ctx->sparse = SparseGemm::Open();
+    if (ctx->sparse == nullptr) throw Failure{MS_UNSUPPORTED, "cuSPARSELt started once and does not start again"};
+    ctx->sparse->MakeForm(op, packed, n, k);
+    Require(cudaStreamSynchronize(op.stream()), "compress24");
+  });
+}
+
 void AddMaskOps(ms_ops* ops) {
   ops->compress24 = Compress24;
   ops->select24 = Select24;
@@ -124,6 +166,8 @@ void AddMaskOps(ms_ops* ops) {
   ops->codes24 = Codes24;
   ops->patch_bytes24 = PatchBytes24;
   ops->build_patch24 = BuildPatch24;
+  ops->changes_bytes24 = ChangesBytes24;
+  ops->build_changes24 = BuildChanges24;
   ops->select24_f32 = Select24F32;
   ops->keep24_f32 = Keep24F32;
 }

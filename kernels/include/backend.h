@@ -244,8 +244,10 @@ typedef struct ms_backend {
   int64_t (*packed_bytes)(int64_t n, int64_t k);
 
   ms_ops ops;
-  /* NULL: this backend has none. Without host_memory only decode_masks is there (or NULL), and `weights`, `parent` and
-   * `mask` of its tensors are this backend's memory. */
+  /* NULL: this backend has none. Without host_memory only decode_masks, decode_compressed, magnitude_mask and
+   * decode_patches are there (or NULL); `weights`, `parent`, `mask`, `packed` and `packed_parent` of their tensors are
+   * this backend's memory, the bytes of chunks and what patches are decoded to the host's; the caller has compared
+   * checksums. */
   const ms_codec_ops* codec;
 } ms_backend;
 

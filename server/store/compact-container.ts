@@ -38,7 +38,7 @@ function compactAll(reader: ContainerReader, task: BuiltTask, target: LoadTarget
     weights: matrices[index]!.weight,
     packed: bufferOf(index),
   });
-  const fused = target.onHost ? reader.compaction(buffersOf) : undefined;
+  const fused = reader.compaction(buffersOf);
   for (const layer of layersOf(matrices)) {
     target.refuseIfClosing();
     const covered = layer.filter((index) => fused?.covers(index));

@@ -18,7 +18,7 @@ export interface ContainerChecker {
   close(): Promise<void>;
 }
 
-export function createContainerChecker(model: Pick<ModelInfo, 'base' | 'maskable' | 'backend'>): ContainerChecker {
+export function createContainerChecker(model: Pick<ModelInfo, 'base' | 'maskable'>): ContainerChecker {
   const script = new URL('./checker-worker.js', import.meta.url);
   const calls = new WorkerCalls<CheckRequest, CheckResult | Uint8Array>('mask checker', script, rulesOf(model));
   return {
@@ -29,12 +29,8 @@ export function createContainerChecker(model: Pick<ModelInfo, 'base' | 'maskable
   };
 }
 
-export function rulesOf({
-  base,
-  maskable,
-  backend = 'cpu',
-}: Pick<ModelInfo, 'base' | 'maskable' | 'backend'>): MaskRules {
-  return { base, matrices: maskable, onHost: backend === 'cpu' };
+export function rulesOf({ base, maskable }: Pick<ModelInfo, 'base' | 'maskable'>): MaskRules {
+  return { base, matrices: maskable };
 }
 
 /** Throws what the check found wrong. */

@@ -20,8 +20,6 @@ export interface ContainerFile {
 /** The model that a container is for. */
 export interface WeightsHolder {
   readonly matrices: readonly MaskableMatrix[];
-  /** They are in host memory. */
-  readonly onHost: boolean;
 }
 
 /** A mask set in memory, as symbols and compacted. */
@@ -36,7 +34,7 @@ export class OpenContainers {
   private readonly lookup: ChainLookup;
 
   /** @param known a set that is in memory already: taken before any file */
-  constructor(ancestors: readonly ContainerFile[], { matrices, onHost }: WeightsHolder, known?: KnownSet) {
+  constructor(ancestors: readonly ContainerFile[], { matrices }: WeightsHolder, known?: KnownSet) {
     const paths = new Map(ancestors.map(({ content, path }) => [content, path]));
     const parent = (content: Digest): ByteSource | MaskSet | undefined => {
       if (known?.content === content) return known.maskSet;
@@ -46,13 +44,8 @@ export class OpenContainers {
     this.lookup = {
       parent,
       weights: frozenWeights(matrices),
-      // Containers are decoded by the CPU.
-      ...(onHost
-        ? {
-            weightBuffers: frozenBuffers(matrices),
-            packed: (content, matrix) => (known?.content === content ? known.packed(matrix) : undefined),
-          }
-        : {}),
+      weightBuffers: frozenBuffers(matrices),
+      packed: (content, matrix) => (known?.content === content ? known.packed(matrix) : undefined),
     };
   }
 

@@ -45,7 +45,7 @@ export function patchContainer(
         if (task.bytes + bytes <= limitBytes) return task.own(bytes);
         throw new TooManyChanges(`expected patches of at most ${limitBytes} bytes, got more`);
       };
-      if (target.onHost && isCodedAgainstIt && tensor.changes !== undefined) {
+      if (isCodedAgainstIt && tensor.changes !== undefined) {
         const change = task.decoding(() => reader.patch(index));
         patches[matrix.name] = task.compacting(() => patchOfChanges(packed, matrix, change, own));
       } else {

@@ -1,11 +1,11 @@
-/** A model with real, random dense weights in native buffers: enough of one to compact tasks from. */
+/** A model with real, random dense weights in native buffers, where this thread's ops are: enough of one to compact tasks from. */
 import assert from 'node:assert/strict';
 import { symbolsToNibbles } from '../../../codec/pattern.js';
 import { native } from '../../../kernels/index.js';
 import type { CompactedMatrix, MaskableMatrix, ModelInfo } from '../../../server/engine/types.js';
 import { BASE, MATRICES, randomFrom, type Shape } from './sample-masks.js';
 
-export interface NativeModel extends Pick<ModelInfo, 'name' | 'base' | 'maskable'> {
+export interface NativeModel extends Pick<ModelInfo, 'name' | 'base' | 'maskable' | 'backend'> {
   dispose(): void;
 }
 
@@ -15,12 +15,13 @@ export function nativeModel(shapes: readonly Shape[] = MATRICES): NativeModel {
     const bits = Uint16Array.from({ length: rows * cols }, () => Math.floor(random() * 0x7f00));
     const weight = native.alloc(bits.byteLength);
     native.write(weight, 0, bits);
-    return { name, rows, cols, weight };
+    return { name, rows, cols, weight, packedBytes: native.packedBytes(rows, cols) };
   });
   return {
     name: 'native',
     base: BASE,
     maskable,
+    backend: native.info().backend,
     dispose: () => maskable.forEach(({ weight }) => native.free(weight)),
   };
 }
@@ -30,7 +31,7 @@ export function compactedBytes({ maskable }: NativeModel, name: string, symbols:
   const matrix = maskable.find((each) => each.name === name);
   assert.ok(matrix, name);
   const { rows, cols, weight } = matrix;
-  const [meta, packed] = [native.alloc((rows * cols) / 8), native.alloc((rows * cols * 9) / 8)];
+  const [meta, packed] = [native.alloc((rows * cols) / 8), native.alloc(native.packedBytes(rows, cols))];
   native.write(meta, 0, symbolsToNibbles(symbols));
   native.compress24(packed, weight, meta, rows, cols);
   const bytes = readPacked({ packed });
