@@ -1,10 +1,10 @@
 /**
- * The door of the tests that need a GPU: whether one is there, and one body run on both backends. A stand-in is named in
- * MASKSERVE_CUDA_LIBRARY (`make -C kernels cuda-on-host` builds one whose kernels run on this machine's processor).
+ * The door of the tests that need a GPU: whether one is there, and one body run on both backends. `make -C kernels cuda-on-host` builds a
+ * stand-in, whose kernels run on this machine's processor, for MASKSERVE_CUDA_LIBRARY: so `npm test` runs them all (kernels/cuda/stand-in.test.ts).
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { native, type BackendName } from '../../kernels/index.js';
+import { native, type BackendName, type CudaReport } from '../../kernels/index.js';
 import { assertSameBits, random, relativeError, type Random } from '../kernels/numbers.js';
 import { scoped, type Scope } from '../kernels/scope.js';
 
@@ -12,6 +12,9 @@ const probe = native.probeCuda();
 
 /** What node:test takes as `skip`: the reason that `maskctl doctor` gives, or false where the backend runs. */
 export const noGpu: string | false = probe.usable ? false : probe.reason;
+
+/** The library is the stand-in: right, and some ten thousand times as slow as a GPU. */
+export const onStandIn = probe.usable && (JSON.parse(probe.report) as CudaReport).architectures.includes('sm_host');
 
 /** A test that is skipped, with the reason printed, where the CUDA backend can't run. */
 export function gpuTest(name: string, body: () => void): void {
