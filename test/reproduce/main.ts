@@ -1,5 +1,5 @@
 /**
- * `npm run reproduce -- [--full] [--only TABLE|curve]… [--sweep] [--domains NAME,…] [--data DIR] [--model DIR] [--cache DIR] [--json FILE] [--plot FILE] [--threads N]`: trains and prints this project's own versions of the tables of the
+ * `npm run reproduce -- [--full] [--only TABLE|curve]… [--sweep] [--domains NAME,…] [--data DIR] [--model DIR] [--cache DIR] [--json FILE] [--markdown FILE] [--plot FILE] [--threads N]`: trains and prints this project's own versions of the tables of the
  * MaskLLM paper (arXiv 2409.17481) on models/tiny: perplexity on the valid text of DIR's domains, and masks for those of --domains. Quick unless --full. Finished cells are kept in the cache, so a run that was stopped goes on.
  */
 import { writeFileSync } from 'node:fs';
@@ -15,6 +15,7 @@ import { CellRunner } from './cell-runner.js';
 import { describe, type Cell, type CellResult } from './cells.js';
 import { curvePicture } from './curve-picture.js';
 import { readDomains, taskDomains, type Domains } from './domains.js';
+import { tablesMarkdown } from './markdown.js';
 import { paperTables, TABLE_IDS, type Table } from './paper-tables.js';
 import { filled, sweepText, tableText, type PrintedTable } from './print.js';
 import { sweepLine, sweepPoints, type SweepLine } from './sweep.js';
@@ -29,6 +30,7 @@ const { values } = parseArgs({
     model: { type: 'string', default: TINY },
     cache: { type: 'string', default: '.maskserve/reproduce' },
     json: { type: 'string' },
+    markdown: { type: 'string' },
     plot: { type: 'string' },
     threads: { type: 'string', default: '0' },
   },
@@ -58,7 +60,11 @@ async function reproduce(): Promise<void> {
     console.log(headline(budget, domains, model.info.name));
     const compute = computeAll(runner);
     if (values.sweep) report(budget, { sweep: await sweep(budget, compute) });
-    else report(budget, { tables: await tables(paperTables(budget, tasks), wanted, compute) });
+    else {
+      const printed = await tables(paperTables(budget, tasks), wanted, compute);
+      report(budget, { tables: printed });
+      if (values.markdown !== undefined) writeFileSync(values.markdown, tablesMarkdown(printed));
+    }
   } finally {
     model.dispose();
   }

@@ -99,7 +99,8 @@ function rateText({ changed, bitsPerParameter }: Pick<PrintedValue, 'changed' | 
   return [`${(changed * 100).toFixed(2)}%`, bitsPerParameter.toFixed(4)];
 }
 
-function decimal(value: number): string {
+/** Two decimals; large ones in scientific notation. */
+export function decimal(value: number): string {
   return value < 1e4 ? value.toFixed(2) : value.toExponential(2);
 }
 

@@ -11,6 +11,7 @@ import { CellCache } from './cell-cache.js';
 import { taskDomains } from './domains.js';
 import { describe, type Cell, type CellResult } from './cells.js';
 import { curvePicture } from './curve-picture.js';
+import { tablesMarkdown } from './markdown.js';
 import { paperTables, TABLE_IDS, type Table } from './paper-tables.js';
 import { filled, tableText } from './print.js';
 import { sweepPoints } from './sweep.js';
@@ -69,6 +70,17 @@ test('a value is the mean over its domains, and its row says the settings and th
   const text = tableText(printed);
   assert.match(text, /^Table 5 of the paper: a title\n/);
   assert.match(text, /\nrow +15\.00 +7\.39\n {2}row, PPL: wanda, 4 windows of c, seed 0 \(and 1 more domains\)\n/);
+});
+
+test('as Markdown all tables are one: a row for each perplexity, each table named once', () => {
+  const result: CellResult = { perplexities: { c: 10, french: 20 }, changed: 0.5, bitsPerParameter: 0.25, seconds: 1 };
+  const printed = paperTables(QUICK, ['c']).map((table) => filled(table, () => result));
+  const lines = tablesMarkdown(printed).split('\n');
+  const named = (id: string): string[] => lines.filter((line) => line.startsWith(`| ${id}: `));
+  for (const id of TABLE_IDS) assert.equal(named(id).length, 1, id);
+  assert.match(named('1')[0] ?? '', /\| dense \| 15\.00 \| 50\.00% \| 0\.2500 \| 12\.42 \|$/);
+  const priors = lines.indexOf(named('2')[0] ?? '');
+  assert.match(lines[priors + 1] ?? '', /^\| {2}\| magnitude, learned mask \| 15\.00 \| .* \| 16\.07 \|$/);
 });
 
 test('a finished cell and its mask come back from the cache, under the same conditions only', () => {
