@@ -17,5 +17,6 @@ NAPI_MODULE_INIT() {
   maskserve::ExportCodecDecoders(env, exports);
   maskserve::ExportBackward(env, exports);
   maskserve::ExportLearning(env, exports);
+  maskserve::ExportRecording(env, exports);
   return exports;
 }

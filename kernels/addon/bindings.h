@@ -15,5 +15,6 @@ void ExportCodec(napi_env env, napi_value exports);
 void ExportCodecDecoders(napi_env env, napi_value exports);
 void ExportBackward(napi_env env, napi_value exports);
 void ExportLearning(napi_env env, napi_value exports);
+void ExportRecording(napi_env env, napi_value exports);
 
 }  // namespace maskserve

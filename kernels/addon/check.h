@@ -53,6 +53,8 @@ class Call {
   const Runner& Device(const ms_backend* backend) const { return Usable(instance_->Of(backend)); }
   // What reads and writes the memory of `buffer`.
   const Runner& OwnerOf(const Buffer& buffer) const { return Usable(instance_->Of(buffer.backend)); }
+  // Recorded steps of this thread.
+  Instance& instance() const { return *instance_; }
   // Ops of this thread run on `backend` from now on (NULL: the CPU).
   void RunOn(const ms_backend* backend);
 

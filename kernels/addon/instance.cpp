@@ -11,6 +11,9 @@ namespace {
 
 void DestroyInstance(napi_env, void* data, void*) {
   auto* instance = static_cast<Instance*>(data);
+  for (const auto& [number, recording] : instance->recordings) {
+    instance->device.backend->recording_free(instance->device.context, recording);
+  }
   for (const Runner& runner : {instance->device, instance->host}) {
     if (runner.context != nullptr) runner.backend->context_destroy(runner.context);
   }

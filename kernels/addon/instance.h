@@ -3,6 +3,8 @@
 
 #include <node_api.h>
 
+#include <map>
+
 #include "../include/backend.h"
 
 namespace maskserve {
@@ -17,6 +19,8 @@ struct Instance {
   Runner host;    // the CPU: buffers of host memory, the mask codec
   Runner device;  // the CUDA backend, from when this thread first met it or a buffer of its
   bool on_device = false;
+  std::map<uint32_t, ms_recording*> recordings;  // of the device, by the number that JavaScript has
+  uint32_t last_recording = 0;
 
   // What ops run on.
   const Runner& current() const { return on_device ? device : host; }

@@ -53,6 +53,7 @@ const ms_backend* MakeBackend() {
   backend->device = device.name.c_str();
   backend->host_memory = 0;
   AddMemory(backend);
+  AddRecording(backend);
   backend->context_create = ContextCreate;
   backend->context_destroy = [](ms_context* ctx) { delete ctx; };
   backend->set_threads = SetThreads;

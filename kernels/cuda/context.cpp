@@ -42,6 +42,9 @@ void* Arena::Take(size_t bytes) {
     block.taken += size;
     return block.memory + block.taken - size;
   }
+  if (frozen_) {
+    throw Failure{MS_UNSUPPORTED, "a recorded step needs " + std::to_string(size) + " bytes of working memory more"};
+  }
   void* memory = nullptr;
   const size_t room = std::max(size, kFirstBlock);
   Require(cudaMalloc(&memory, room), "working memory");
@@ -50,12 +53,13 @@ void* Arena::Take(size_t bytes) {
 }
 
 void Arena::Reset(cudaStream_t stream) {
-  if (blocks_.size() > 1) {
+  if (blocks_.size() > 1 && !frozen_) {
     size_t total = 0;
     for (const Block& block : blocks_) total += block.bytes;
     cudaStreamSynchronize(stream);
     for (const Block& block : blocks_) cudaFree(block.memory);
     blocks_.clear();
+    ++moves_;
     Take(total);
   }
   for (Block& block : blocks_) block.taken = 0;
@@ -116,6 +120,7 @@ ms_context::ms_context() {
 }
 
 ms_context::~ms_context() {
+  recording.reset();
   cudaStreamSynchronize(stream);
   cudaFree(rounded.rounded);
   dense.reset();

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../include/backend.h"
+#include "recording.h"
 #include "runtime.h"
 
 namespace maskserve {
@@ -33,6 +34,10 @@ class Arena {
   void* Take(size_t bytes);
   // Everything may be taken again. Blocks that an op needed beside the first become one.
   void Reset(cudaStream_t stream);
+  // Frozen: it gives what it has, stays where it is, and throws where that is not enough.
+  void Freeze(bool frozen) { frozen_ = frozen; }
+  // How often blocks were given back: what was taken before may then be elsewhere.
+  uint64_t moves() const { return moves_; }
 
  private:
   struct Block {
@@ -40,6 +45,8 @@ class Arena {
     size_t bytes, taken;
   };
   std::vector<Block> blocks_;
+  bool frozen_ = false;
+  uint64_t moves_ = 0;
 };
 
 // Two pinned buffers that take turns: one is filled from the host's pages while the other is on its way.
@@ -63,6 +70,7 @@ struct RoundedActivations {
   uint16_t* rounded = nullptr;
   size_t bytes = 0;
   uint64_t releases = 0;  // memory.h's count when it was looked at last
+  uint64_t moves = 0;     // how often `rounded` was given back
 };
 
 }  // namespace cuda
@@ -77,6 +85,8 @@ struct ms_context {
   std::unique_ptr<maskserve::cuda::DenseGemm> dense;
   std::unique_ptr<maskserve::cuda::SparseGemm> sparse;
   std::string error;
+  // What is recorded now; NULL: ops are done.
+  std::unique_ptr<ms_recording> recording;
 
   ms_context();
   ~ms_context();

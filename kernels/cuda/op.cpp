@@ -1,5 +1,6 @@
 #include "op.h"
 
+#include <algorithm>
 #include <cinttypes>
 #include <cstdio>
 #include <mutex>
@@ -22,7 +23,20 @@ Turn::Turn() {}
 Turn::~Turn() {}
 #endif
 
+const int32_t* Op::UploadIds(const int32_t* host, int64_t count) {
+  return ctx_->recording != nullptr ? ctx_->recording->KeepIds(host, count) : Upload(host, count);
+}
+
+const ms_cache_row* Op::UploadRows(const ms_cache_row* host, int64_t count, int64_t* most_position) {
+  *most_position = 0;
+  for (int64_t r = 0; r < count; ++r) *most_position = std::max(*most_position, host[r].position);
+  if (ctx_->recording == nullptr) return Upload(host, count);
+  *most_position = RecordedPosition(*most_position);
+  return ctx_->recording->KeepRows(host, count, *most_position);
+}
+
 void Op::Send(void* device, const void* host, size_t bytes) {
+  if (ctx_->recording != nullptr) throw Failure{MS_UNSUPPORTED, "a recorded step copies nothing from the host"};
   Require(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream()), "a copy to the GPU");
 }
 

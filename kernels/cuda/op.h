@@ -32,10 +32,16 @@ class Op {
   // A copy on the device of what the host has.
   template <typename T>
   T* Upload(const T* host, int64_t count) {
+    if (ctx_->recording != nullptr) {
+      return static_cast<T*>(ctx_->recording->Keep(host, static_cast<size_t>(count) * sizeof(T)));
+    }
     T* device = Take<T>(count);
     Send(device, host, static_cast<size_t>(count) * sizeof(T));
     return device;
   }
+  // The same of what a recorded step is given anew each time. most_position: of the rows, or what it is recorded for.
+  const int32_t* UploadIds(const int32_t* host, int64_t count);
+  const ms_cache_row* UploadRows(const ms_cache_row* host, int64_t count, int64_t* most_position);
   // Small copies: pageable memory has been read when the call returns.
   void Send(void* device, const void* host, size_t bytes);
   // Waits for everything before.
@@ -71,9 +77,11 @@ ms_status Run(ms_context* ctx, Op::Rounded rounded, Body&& body) noexcept {
     return MS_OK;
   } catch (const Failure& failure) {
     ctx->error = failure.line;
+    if (ctx->recording != nullptr) ctx->recording->failed = true;
     return failure.status;
   } catch (const std::exception& error) {
     ctx->error = error.what();
+    if (ctx->recording != nullptr) ctx->recording->failed = true;
     return MS_OUT_OF_MEMORY;
   }
 }

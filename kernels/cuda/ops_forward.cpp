@@ -1,6 +1,5 @@
 // Conversion, and the forward pass but for its products.
 
-#include <algorithm>
 #include <cstdint>
 
 #include "launch.h"
@@ -51,8 +50,9 @@ ms_status ToF32(ms_context* ctx, float* out, const void* in, ms_value_type type,
 }
 
 ms_status Embed(ms_context* ctx, float* out, ms_weights table, const int32_t* host_ids, int64_t tokens, int64_t dim) {
-  return Run(
-      ctx, [&](Op& op) { embed(out, Bf16Of(table, "embed"), op.Upload(host_ids, tokens), tokens, dim, op.stream()); });
+  return Run(ctx, [&](Op& op) {
+    embed(out, Bf16Of(table, "embed"), op.UploadIds(host_ids, tokens), tokens, dim, op.stream());
+  });
 }
 
 ms_status RmsNorm(ms_context* ctx, float* out, const float* x, const float* gain, int64_t rows, int64_t dim,
@@ -88,8 +88,7 @@ ms_status AttendRows(ms_context* ctx, float* out, float* q, float* k, const floa
   return Run(ctx, [&](Op& op) {
     RequireHeadDim(head_dim);
     int64_t last = 0;
-    for (int64_t r = 0; r < rows; ++r) last = std::max(last, host_rows[r].position);
-    const auto* caches = op.Upload(host_rows, rows);
+    const auto* caches = op.UploadRows(host_rows, rows, &last);
     void* workspace = op.TakeBytes(attend_rows_workspace(rows, heads, head_dim, last));
     attend_rows(out, q, k, v, cos, sin, caches, rows, heads, kv_heads, head_dim, scale, window, last, workspace,
                 op.stream());

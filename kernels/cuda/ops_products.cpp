@@ -54,6 +54,7 @@ const uint16_t* Round(Op& op, const float* x, int64_t tokens, int64_t padded, in
     cudaFree(kept.rounded);
     kept.rounded = nullptr;
     kept.bytes = 0;
+    ++kept.moves;
     void* memory = nullptr;
     Require(cudaMalloc(&memory, bytes), "rounded activations");
     kept.rounded = static_cast<uint16_t*>(memory);

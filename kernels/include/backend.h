@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-#define MS_ABI_VERSION 5u
+#define MS_ABI_VERSION 6u
 
 typedef int32_t ms_status;
 enum {
@@ -210,6 +210,8 @@ typedef struct ms_ops {
                      float* second_moments, int64_t n, ms_adamw settings);
 } ms_ops;
 
+typedef struct ms_recording ms_recording;
+
 typedef struct ms_backend {
   uint32_t abi_version;  /* MS_ABI_VERSION */
   uint32_t bytes;        /* sizeof(ms_backend) */
@@ -249,6 +251,18 @@ typedef struct ms_backend {
    * this backend's memory, the bytes of chunks and what patches are decoded to the host's; the caller has compared
    * checksums. */
   const ms_codec_ops* codec;
+
+  /* Steps that are done again in one go; all four are NULL where nothing is recorded. From record_begin to record_end
+   * ops are kept and not done, with the addresses that they were given; what they take from the host is copied, but for
+   * the ids of embed and the positions of attend_rows, which each replay brings anew. An op that needs to wait, or more
+   * working memory than there is, fails, and the recording with it: *host_recording is then NULL. replay: `rows` ids
+   * and positions; *host_done 0, and nothing is done, where what it was recorded with is gone (working memory has
+   * moved, the precision is another, a position is beyond what it was recorded for): it has to be recorded anew. */
+  ms_status (*record_begin)(ms_context*);
+  ms_status (*record_end)(ms_context*, ms_recording** host_recording);
+  ms_status (*replay)(ms_context*, ms_recording*, const int32_t* host_ids, const int32_t* host_positions, int64_t rows,
+                      int32_t* host_done);
+  void (*recording_free)(ms_context*, ms_recording*);
 } ms_backend;
 
 /* `ms_backend_open`: NULL, and a reason that lives as long as the library, when it can't run here. */

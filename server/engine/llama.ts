@@ -6,6 +6,7 @@ import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
 import { KvCache } from './kv-cache.js';
 import { linear, linearRows } from './linear.js';
 import type { ModelConfig } from './model-config.js';
+import { RecordedSteps } from './recorded-steps.js';
 import { ropeTables } from './rope.js';
 import type { TaskWeights } from './types.js';
 import type { DenseMatrix, LayerWeights, ModelWeights } from './weights.js';
@@ -48,6 +49,7 @@ export class Forward {
   private readonly up: Handle; // (T, F)
   private readonly owned: Handle[] = [];
   private hook: InputHook | undefined;
+  private readonly recorded: RecordedSteps;
 
   constructor(
     private readonly config: ModelConfig,
@@ -69,6 +71,7 @@ export class Forward {
     this.a = scratch(heads * headDim);
     this.gate = scratch(ffn);
     this.up = scratch(ffn);
+    this.recorded = new RecordedSteps(vocab);
     this.logits = this.keep(native.alloc(Math.min(HEAD_ROWS, CHUNK_TOKENS) * vocab * F32));
   }
 
@@ -111,8 +114,13 @@ export class Forward {
       );
     }
     const ids = Int32Array.from(rows, ({ id }) => id);
-    const tasks = rows.map(({ task }) => task);
     const positions = Int32Array.from(rows, ({ cache }) => cache.length);
+    this.recorded.run(rows, ids, positions, () => this.decodeStep(rows, ids, positions));
+    for (const { cache } of rows) cache.length++;
+  }
+
+  private decodeStep(rows: readonly DecodeRow[], ids: Int32Array, positions: Int32Array): void {
+    const tasks = rows.map(({ task }) => task);
     const capacities = Int32Array.from(rows, ({ cache }) => cache.capacity);
     native.embed(this.x, this.weights.embedding, ids, this.config.vocab, this.config.hidden);
     this.weights.layers.forEach((layer, index) => {
@@ -138,7 +146,6 @@ export class Forward {
       );
       this.mix(layer, rows.length, product);
     });
-    for (const { cache } of rows) cache.length++;
   }
 
   /**
@@ -157,6 +164,7 @@ export class Forward {
   }
 
   dispose(): void {
+    this.recorded.dispose();
     for (const handle of this.owned) native.free(handle);
     this.owned.length = 0;
   }

@@ -178,6 +178,11 @@ void SetOrder(Order wanted, uint64_t seed) {
   order_state = seed;
 }
 
+Captured*& Capture() {
+  static thread_local Captured* captured = nullptr;
+  return captured;
+}
+
 void RunGrid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread) {
   if (block.x * block.y * block.z > kMaxFibers || block.x * block.y * block.z == 0) {
     fprintf(stderr, "a block of %u x %u x %u threads\n", block.x, block.y, block.z);

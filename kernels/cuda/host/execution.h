@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <vector>
 
 #define __global__
 #define __device__
@@ -58,6 +59,10 @@ namespace host {
 
 enum class Order { kAscending, kShuffled };
 void SetOrder(Order order, uint64_t seed);
+
+// Where launches of this thread are kept in place of being run, in order (cudaStreamBeginCapture); NULL: they run.
+using Captured = std::vector<std::function<void()>>;
+Captured*& Capture();
 
 void RunGrid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
 // The block's dynamic shared memory, filled with garbage when the block starts.

@@ -1,6 +1,6 @@
-// The CUDA runtime of kernels/cuda/runtime.h over host memory, for tests: streams do everything at once, a GPU has as
-// much memory as MASKSERVE_HOST_GPU_BYTES says (1 GiB), and memory that is given back or written past is the
-// sanitizer's to find.
+// The CUDA runtime of kernels/cuda/runtime.h over host memory, for tests: streams do everything at once, or keep it in
+// a graph (a wait then ends the graph, as on a GPU), a GPU has as much memory as MASKSERVE_HOST_GPU_BYTES says (1 GiB),
+// and memory that is given back or written past is the sanitizer's to find.
 
 #include <chrono>
 #include <cstdlib>
@@ -9,9 +9,22 @@
 #include <mutex>
 
 #include "../../../kernels/cuda/device.h"
+#include "../../../kernels/cuda/host/execution.h"
 #include "../../../kernels/cuda/runtime.h"
 
-struct CUstream_st {};
+using maskserve::cuda::host::Capture;
+using maskserve::cuda::host::Captured;
+
+struct CUgraph_st {
+  Captured nodes;
+};
+struct CUgraphExec_st {
+  Captured nodes;
+};
+struct CUstream_st {
+  CUgraph_st* capture = nullptr;
+  bool broken = false;
+};
 struct CUevent_st {
   std::chrono::steady_clock::time_point at;
 };
@@ -31,6 +44,16 @@ std::map<void*, size_t>& Live() {
   return live;
 }
 size_t used = 0;
+
+template <typename Body>
+cudaError_t Do(cudaStream_t stream, Body&& body) {
+  if (stream != nullptr && stream->capture != nullptr) {
+    stream->capture->nodes.push_back(body);
+  } else {
+    body();
+  }
+  return cudaSuccess;
+}
 
 }  // namespace
 
@@ -74,14 +97,16 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   return cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  if (bytes > 0) std::memmove(to, from, bytes);
-  return cudaSuccess;
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  return Do(stream, [=] {
+    if (bytes > 0) std::memmove(to, from, bytes);
+  });
 }
 
-cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t) {
-  if (bytes > 0) std::memset(memory, value, bytes);
-  return cudaSuccess;
+cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream) {
+  return Do(stream, [=] {
+    if (bytes > 0) std::memset(memory, value, bytes);
+  });
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
@@ -94,7 +119,46 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return cudaSuccess;
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t) {
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (stream == nullptr || stream->capture == nullptr) return cudaSuccess;
+  stream->broken = true;
+  return cudaErrorStreamCaptureUnsupported;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  stream->capture = new CUgraph_st;
+  stream->broken = false;
+  Capture() = &stream->capture->nodes;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  Capture() = nullptr;
+  *graph = stream->capture;
+  stream->capture = nullptr;
+  if (!stream->broken) return cudaSuccess;
+  delete *graph;
+  *graph = nullptr;
+  return cudaErrorStreamCaptureUnsupported;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  *exec = new CUgraphExec_st{graph->nodes};
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
+  for (const auto& node : exec->nodes) node();
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  delete exec;
   return cudaSuccess;
 }
 

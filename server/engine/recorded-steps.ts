@@ -1,0 +1,90 @@
+/**
+ * Decoding steps that a GPU does again by one call. A step that follows one of the same sequences, through the same weights, differs only in its
+ * tokens and positions: its ops are recorded once, and replayed with those. Where nothing is recorded (the CPU), steps are done as they are.
+ */
+import { native } from '../../kernels/index.js';
+import type { DecodeRow } from './llama.js';
+import type { TaskWeights } from './types.js';
+
+/** Of batches that take turns: each keeps some 2 MiB of the GPU. */
+const MOST_RECORDINGS = 8;
+
+export class RecordedSteps {
+  /** By what was recorded; the least recently used first. */
+  private readonly recordings = new Map<string, number>();
+  private readonly refused = new Set<string>();
+  private last = '';
+  private possible = native.info().device !== null;
+
+  /** @param vocab ids are below it */
+  constructor(private readonly vocab: number) {}
+
+  /** Does a step of `rows`, whose ops `step` calls: by itself, or as it was recorded. */
+  run(rows: readonly DecodeRow[], ids: Int32Array, positions: Int32Array, step: () => void): void {
+    if (!this.possible) return step();
+    const name = nameOf(rows);
+    if (this.replayed(name, ids, positions)) return;
+    // The first of its kind brings working memory to its size, and chooses kernels.
+    if (name !== this.last || this.refused.has(name)) {
+      this.last = name;
+      return step();
+    }
+    this.record(name, step);
+    if (!this.replayed(name, ids, positions)) step();
+  }
+
+  dispose(): void {
+    for (const recording of this.recordings.values()) native.freeRecording(recording);
+    this.recordings.clear();
+    this.possible = false;
+  }
+
+  private replayed(name: string, ids: Int32Array, positions: Int32Array): boolean {
+    const recording = this.recordings.get(name);
+    if (recording === undefined) return false;
+    this.recordings.delete(name);
+    if (native.replay(recording, ids, positions, this.vocab)) {
+      this.recordings.set(name, recording);
+      return true;
+    }
+    native.freeRecording(recording);
+    this.last = name;
+    return false;
+  }
+
+  private record(name: string, step: () => void): void {
+    this.possible = native.beginRecording();
+    if (!this.possible) return;
+    try {
+      step();
+    } catch {
+      // Then nothing was recorded: `step` is done as it is, and says what is wrong with it.
+    }
+    const recording = native.endRecording();
+    if (recording === 0) {
+      this.refused.add(name);
+      return;
+    }
+    this.recordings.set(name, recording);
+    for (const [oldest, old] of this.recordings) {
+      if (this.recordings.size <= MOST_RECORDINGS) return;
+      this.recordings.delete(oldest);
+      native.freeRecording(old);
+    }
+  }
+}
+
+/** Every buffer that the rows' step names, by one that comes and goes with it: handles are never used again. */
+function nameOf(rows: readonly DecodeRow[]): string {
+  return rows.map(({ cache, task }) => `${cache.keys[0]}/${task === null ? '' : weightsOf(task)}`).join();
+}
+
+function weightsOf({ matrices, patches, codes, maskedDense }: TaskWeights): string {
+  const parts = [firstOf(matrices)?.packed, firstOf(patches), firstOf(codes), firstOf(maskedDense)];
+  return parts.map((handle) => handle ?? '').join('.');
+}
+
+function firstOf<T>(record: Readonly<Record<string, T>> | undefined): T | undefined {
+  for (const name in record) return record[name];
+  return undefined;
+}

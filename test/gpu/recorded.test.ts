@@ -1,0 +1,177 @@
+/** Decoding steps that are recorded and done again give the bits of steps that are not, whatever comes and goes between them. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test, type TestContext } from 'node:test';
+import { native, type Handle } from '../../kernels/index.js';
+import { KvCache } from '../../server/engine/kv-cache.js';
+import type { DecodeRow } from '../../server/engine/llama.js';
+import { loadModel, type Model } from '../../server/engine/model.js';
+import type { TaskWeights } from '../../server/engine/types.js';
+import { writeRandomModel } from '../bench/random-model.js';
+import { assertSameBits, changed, metadata, random } from '../kernels/numbers.js';
+import { noGpu, runningOn } from './gpu.js';
+
+const SHAPE = { hidden: 64, layers: 2, heads: 4, kvHeads: 2, ffn: 128, vocab: 96, context: 2048 };
+const PROMPT = Int32Array.of(5, 77, 1, 9);
+/** Beyond the first boundary at which a step is recorded anew. */
+const CAPACITY = 1100;
+/** Elements that take more than the 8 MiB which working memory begins with. */
+const MANY = 4_300_000;
+let many = 0;
+
+const folder = mkdtempSync(join(tmpdir(), 'maskserve-recorded-'));
+after(() => rmSync(folder, { recursive: true }));
+writeRandomModel(folder, SHAPE);
+
+/** A batch over three tasks, and a row of its own to come between its steps: then no two steps that follow each other are of one kind. */
+class Steps {
+  readonly logits: Float32Array[] = [];
+  private readonly rows: DecodeRow[];
+  private readonly other: DecodeRow;
+  private readonly owned: Handle[] = [];
+
+  constructor(private readonly model: Model) {
+    const [next, parent] = [random(3), new Map<string, Uint8Array>()];
+    for (const { name, rows, cols } of model.info.maskable) parent.set(name, metadata(next, (rows * cols) / 8));
+    const matrices = this.each((matrix, meta) => {
+      const packed = this.keep(native.alloc(native.packedBytes(matrix.rows, matrix.cols)));
+      native.compress24(packed, matrix.weight, meta(parent.get(matrix.name)!), matrix.rows, matrix.cols);
+      return { packed };
+    });
+    const patches = this.each(({ name, rows, cols, weight }, meta) => {
+      const child = meta(changed(next, parent.get(name)!, 0.05));
+      const { packed } = matrices[name]!;
+      const patch = this.keep(native.alloc(native.patchBytes24(packed, child, rows, cols)));
+      native.buildPatch24(patch, packed, weight, child, rows, cols);
+      return patch;
+    });
+    const general: TaskWeights = { digest: '', matrices, bytes: 0 };
+    const tasks = [null, general, { ...general, patches }];
+    this.rows = tasks.map((task) => ({ id: 0, cache: new KvCache(model.config, CAPACITY), task }));
+    this.other = { id: 3, cache: new KvCache(model.config, CAPACITY), task: null };
+    for (const { cache, task } of [...this.rows, this.other]) model.forward.run(PROMPT, cache, task);
+  }
+
+  /** Decodes `count` tokens of the rows `from` on. */
+  step(count: number, { from = 0, interrupted = false } = {}): void {
+    for (let i = 0; i < count; i++) {
+      const rows = this.rows.slice(from).map((row, r) => ({ ...row, id: (7 * this.logits.length + r) % SHAPE.vocab }));
+      if (interrupted) this.model.forward.decode([this.other]);
+      this.model.forward.decode(rows);
+      this.model.forward.head(0, rows.length);
+      const logits = new Float32Array(rows.length * SHAPE.vocab);
+      native.read(this.model.forward.logits, 0, logits);
+      this.logits.push(logits);
+    }
+  }
+
+  /** As if so many tokens had come; what the caches hold there is what memory was filled with. */
+  skipTo(position: number): void {
+    for (const { cache } of this.rows) cache.length = position;
+  }
+
+  /** An op that needs more working memory than any before: what is not aligned is copied there. */
+  needMemory(): void {
+    many += MANY;
+    const [from, to] = [native.alloc(2 * many + 1), native.alloc(4 * many)];
+    const unaligned = native.view(from, 1, 2 * many);
+    native.toF32(to, unaligned, 'bf16', many);
+    for (const handle of [unaligned, from, to]) native.free(handle);
+  }
+
+  dispose(): void {
+    for (const { cache } of [...this.rows, this.other]) cache.dispose();
+    for (const handle of this.owned) native.free(handle);
+  }
+
+  private each<T>(
+    make: (matrix: Model['info']['maskable'][number], meta: (nibbles: Uint8Array) => Handle) => T,
+  ): Record<string, T> {
+    const upload = (nibbles: Uint8Array): Handle => {
+      const handle = this.keep(native.alloc(nibbles.length));
+      native.write(handle, 0, nibbles);
+      return handle;
+    };
+    return Object.fromEntries(this.model.info.maskable.map((matrix) => [matrix.name, make(matrix, upload)]));
+  }
+
+  private keep(handle: Handle): Handle {
+    this.owned.push(handle);
+    return handle;
+  }
+}
+
+interface Played {
+  readonly logits: readonly Float32Array[];
+  readonly recorded: number;
+  readonly replayed: number;
+}
+
+/** What `play` decodes, and how many of its steps were recorded and replayed. */
+function played(t: TestContext, play: (steps: Steps) => void): Played {
+  const replay = t.mock.method(native, 'replay');
+  const record = t.mock.method(native, 'beginRecording');
+  return runningOn('cuda', () => {
+    const model = loadModel(folder);
+    const steps = new Steps(model);
+    try {
+      play(steps);
+      const replayed = replay.mock.calls.filter(({ result }) => result === true).length;
+      return { logits: steps.logits, recorded: record.mock.callCount(), replayed };
+    } finally {
+      replay.mock.restore();
+      record.mock.restore();
+      steps.dispose();
+      model.dispose();
+    }
+  });
+}
+
+/** Name, recordings, and what happens. */
+const SCENES: readonly (readonly [string, number, (steps: Steps, interrupted: boolean) => void])[] = [
+  ['the same sequences, token after token', 1, (steps, interrupted) => steps.step(4, { interrupted })],
+  [
+    'a sequence that ends, and the others that go on',
+    2,
+    (steps, interrupted) => {
+      steps.step(3, { interrupted });
+      steps.step(3, { from: 1, interrupted });
+    },
+  ],
+  [
+    'another op in between, for which working memory moves',
+    2,
+    (steps, interrupted) => {
+      steps.step(3, { interrupted });
+      steps.needMemory();
+      steps.step(2, { interrupted });
+    },
+  ],
+  [
+    'positions beyond those that a step was recorded for',
+    2,
+    (steps, interrupted) => {
+      steps.skipTo(1021);
+      steps.step(5, { interrupted });
+    },
+  ],
+];
+
+for (const [name, recorded, play] of SCENES) {
+  test(`recorded: ${name}`, { skip: noGpu }, (t) => {
+    const expected = played(t, (steps) => play(steps, true));
+    const actual = played(t, (steps) => play(steps, false));
+    assert.deepEqual([expected.recorded, expected.replayed], [0, 0]);
+    assert.equal(actual.recorded, recorded);
+    // The first of a kind is neither.
+    assert.ok(
+      actual.replayed >= actual.logits.length - 2,
+      `${actual.replayed} of ${actual.logits.length} steps were replayed`,
+    );
+    assert.equal(actual.logits.length, expected.logits.length);
+    actual.logits.forEach((logits, step) => assertSameBits(logits, expected.logits[step]!, `step ${step}`));
+    assert.ok(actual.logits.every((logits) => logits.every(Number.isFinite)));
+  });
+}
