@@ -176,17 +176,22 @@ bool PutPositions(const ms_mask_tensor& tensor, const uint16_t* gaps, SerialWrit
   return true;
 }
 
-MS_INLINE bool Ascend(const ms_mask_tensor& tensor) {
-  for (int64_t i = 1; i < tensor.changes; ++i) {
-    if (tensor.positions[i] <= tensor.positions[i - 1]) return false;
+// Ascending groups of the tensor, with codes that are patterns.
+MS_INLINE bool AreChanges(const ms_mask_tensor& tensor) {
+  int64_t last = -1;
+  for (int64_t i = 0; i < tensor.changes; ++i) {
+    const int64_t group = tensor.positions[i];
+    const unsigned code = tensor.codes[i];
+    if (group <= last || kNibbleOfSymbol[kSymbolOfNibble[code & 15]] != code) return false;
+    last = group;
   }
-  return tensor.positions[tensor.changes - 1] < tensor.groups;
+  return last < tensor.groups;
 }
 
 // Written from the end of the room, then moved to its front.
 bool EncodePatchChunk(const ms_mask_tensor* tensors, int64_t count, const uint16_t* gaps, ms_mask_output& chunk) {
   for (int64_t t = 0; t < count; ++t) {
-    if (!Ascend(tensors[t])) return false;
+    if (!AreChanges(tensors[t])) return false;
   }
   SerialWriter writer;
   uint8_t* const end = chunk.bytes + chunk.capacity;

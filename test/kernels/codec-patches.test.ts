@@ -203,7 +203,7 @@ onEveryIsa(import.meta.url, () => {
     }
   });
 
-  test('an encoder refuses positions that do not ascend or lie beyond, and codes without a frequency', () => {
+  test('an encoder refuses positions that do not ascend or lie beyond, and codes that are no pattern or have no frequency', () => {
     const { cases, coding } = coded('patch', 1);
     const one = patchOf(cases[0]!, coding, true);
     const encode = (tensor: PatchedTensor): number =>
@@ -234,7 +234,8 @@ onEveryIsa(import.meta.url, () => {
         ),
       { name: 'RangeError', message: /expected coder to be that of the first tensor/ },
     );
-    for (const bad of [{ positions: swapped }, { positions: beyond }, { codes: unchanged }]) {
+    const noPatterns = [0, 5, 20].map((code) => ({ codes: one.codes.with(0, code) }));
+    for (const bad of [{ positions: swapped }, { positions: beyond }, { codes: unchanged }, ...noPatterns]) {
       assert.throws(() => encode({ ...one, ...bad }), { name: 'RangeError', message: /^encodePatches: expected / });
     }
   });
