@@ -35,18 +35,24 @@ struct Tensor {
   Bytes codes;
 };
 
-// One valid input: tensors whose masks are in `chunk`.
+// Tensors of one coder that chunks are made of.
 struct Entry {
   std::vector<std::unique_ptr<Tensor>> tensors;
-  std::vector<uint16_t> gaps;  // patches, scales
-  Bytes chunk;
-  int64_t chunk_steps = 0;
+  std::vector<uint16_t> gaps;  // patches
+  int64_t chunk_steps = 0;     // of all tensors
 
   std::vector<ms_mask_tensor> Views() const;
 };
 
-// A small random set for a coder: one lane or 32, odd tails, one tensor or many. Its masks are random, and for parents
-// near them; starts are left empty.
+struct EntryForm {
+  int64_t least_steps;  // from 128 on, chunks have 32 lanes
+  int64_t row_groups;   // rows are multiples of so many groups
+};
+
+// A small random set for a coder, of odd tails, one tensor or many. Its masks are random, and for parents near them;
+// starts are left empty.
+Entry RandomEntry(Random& random, uint32_t coder, EntryForm form);
+// The same with rows of any length, and 32 lanes one time in four.
 Entry RandomEntry(Random& random, uint32_t coder);
 
 // Boundaries of `symbols` slots for counts, every symbol that occurs at 1 or more, in tables of `stride`.
@@ -57,11 +63,16 @@ Bytes Damaged(Random& random, const Bytes& bytes);
 
 constexpr uint8_t kNibbles[] = {4, 8, 12, 9, 13, 14};
 
+inline unsigned NibbleAt(const uint8_t* nibbles, int64_t group) {
+  return nibbles[group / 2] >> 4 * (group % 2) & 15;
+}
 inline unsigned NibbleAt(const Bytes& nibbles, int64_t group) {
-  return nibbles[static_cast<size_t>(group / 2)] >> 4 * (group % 2) & 15;
+  return NibbleAt(nibbles.data(), group);
+}
+inline void SetNibble(uint8_t* nibbles, int64_t group, unsigned nibble) {
+  const int shift = static_cast<int>(4 * (group % 2));
+  nibbles[group / 2] = static_cast<uint8_t>((nibbles[group / 2] & ~(15 << shift)) | nibble << shift);
 }
 inline void SetNibble(Bytes& nibbles, int64_t group, unsigned nibble) {
-  uint8_t& byte = nibbles[static_cast<size_t>(group / 2)];
-  const int shift = static_cast<int>(4 * (group % 2));
-  byte = static_cast<uint8_t>((byte & ~(15 << shift)) | nibble << shift);
+  SetNibble(nibbles.data(), group, nibble);
 }

@@ -39,9 +39,11 @@ void FillMask(Random& random, Tensor& t) {
   }
 }
 
-std::unique_ptr<Tensor> RandomTensor(Random& random, uint32_t coder, int64_t most_groups, int64_t first_step) {
+std::unique_ptr<Tensor> RandomTensor(Random& random, uint32_t coder, int64_t most_groups, int64_t unit,
+                                     int64_t first_step) {
   auto t = std::make_unique<Tensor>();
-  const int64_t row_groups = 1 + random.Below(std::min<int64_t>(most_groups, 40));
+  const int64_t most_units = std::max<int64_t>(1, std::min<int64_t>(most_groups, 40) / unit);
+  const int64_t row_groups = unit * (1 + random.Below(most_units));
   const int64_t groups = row_groups * (1 + random.Below(std::max<int64_t>(1, most_groups / row_groups)));
   t->view.coder = coder;
   t->view.contexts = static_cast<uint32_t>(ContextsOf(coder));
@@ -81,16 +83,21 @@ std::vector<ms_mask_tensor> Entry::Views() const {
   return views;
 }
 
-Entry RandomEntry(Random& random, uint32_t coder) {
+Entry RandomEntry(Random& random, uint32_t coder, EntryForm form) {
   Entry entry;
-  const bool many_lanes = random.OneIn(4);  // 128 steps or more
   int64_t steps = 0;
   do {
-    entry.tensors.push_back(RandomTensor(random, coder, many_lanes ? 60 : 1 + random.Below(90), steps));
+    // Many steps come from few tensors or from many.
+    const int64_t most = form.least_steps > 1 && random.OneIn(2) ? 32 * form.least_steps / 2 : 1 + random.Below(90);
+    entry.tensors.push_back(RandomTensor(random, coder, most, form.row_groups, steps));
     steps += (entry.tensors.back()->view.groups + 31) / 32;
-  } while (many_lanes ? steps < 128 : random.OneIn(3));
+  } while (form.least_steps > 1 ? steps < form.least_steps : random.OneIn(3));
   entry.chunk_steps = steps;
   return entry;
+}
+
+Entry RandomEntry(Random& random, uint32_t coder) {
+  return RandomEntry(random, coder, {random.OneIn(4) ? 128 : 1, 1});
 }
 
 std::vector<uint16_t> FittedStarts(const uint32_t* counts, int symbols, int stride) {
