@@ -31,10 +31,13 @@ const LAYERS = { 'q.weight': [16, 48], 'k.weight': [4, 48], 'up.weight': [8, 24]
 const PARENT = randomSet(3, [2, 4], LAYERS);
 const LARGE = { 'two.chunks': [64, 272], odd: [3, 4] } as const;
 const LARGE_PARENT = randomSet(8, [2, 4], LARGE);
-const SHAPES = { ...LAYERS, ...LARGE } as const;
+/** Rows of whole blocks, which are compacted straight from their chunks. */
+const BLOCKS = { 'gate.weight': [5, 128], 'down.weight': [3, 64] } as const;
+const BLOCKS_PARENT = randomSet(9, [2, 4], BLOCKS);
+const SHAPES = { ...LAYERS, ...LARGE, ...BLOCKS } as const;
 
 /** Parents by content digest, and the weights of all tensors: what a reader of the corpus has. */
-const PARENTS = new Map([PARENT, LARGE_PARENT].map((set) => [contentDigest(set), set]));
+const PARENTS = new Map([PARENT, LARGE_PARENT, BLOCKS_PARENT].map((set) => [contentDigest(set), set]));
 const WEIGHTS = randomWeights(5, SHAPES);
 
 /** What the reader has for a container: its parent if the corpus has it, and the weights. */
@@ -60,11 +63,12 @@ export function makeRoots(): Uint8Array[] {
     encodeMaskSet(randomSet(5, [4, 8], LAYERS)),
     encodeMaskSet(randomSet(6, [2, 4], LARGE), { ...ac, chunkLog2: 12 }),
     encodeMaskSet(randomSet(6, [2, 4], LARGE), { coder: 'uniform', chunkLog2: 12 }),
+    encodeMaskSet(BLOCKS_PARENT, { coder: 'uniform' }),
     encodeMaskSet(randomSet(7, [2, 4], Object.fromEntries(Array.from({ length: 30 }, (_, i) => [`w${i}`, [2, 8]])))),
   ];
 }
 
-/** One for each coder that needs parent or weights, small and in several chunks. */
+/** One for each coder that needs parent or weights, small, in several chunks and of whole blocks. */
 function makeChildren(): Uint8Array[] {
   const coders: readonly CoderName[] = [
     'static',
@@ -75,7 +79,7 @@ function makeChildren(): Uint8Array[] {
     'patch',
     'patch+weights',
   ];
-  return [PARENT, LARGE_PARENT].flatMap((parent, i) => {
+  return [PARENT, LARGE_PARENT, BLOCKS_PARENT].flatMap((parent, i) => {
     const set = randomChild(20 + i, parent, 600);
     const context = { parent, weights: WEIGHTS };
     return coders.map((coder) => encodeMaskSet(set, { context, coder, chunkLog2: 12, patchLog2: 8 }));

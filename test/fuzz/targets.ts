@@ -4,5 +4,6 @@
  */
 export const TARGETS: Readonly<Record<string, URL>> = {
   decoder: new URL('./decoder-target.js', import.meta.url),
+  native: new URL('./native-target.js', import.meta.url),
   upload: new URL('./upload-target.js', import.meta.url),
 };
