@@ -1,6 +1,9 @@
 /** What a load has made so far: the buffers that it owns, and the time that each half took. */
 import { native, type Handle } from '../../kernels/index.js';
-import type { CompactedMatrix } from '../engine/types.js';
+import { packedBytesOf, type CompactedMatrix, type MaskableMatrix } from '../engine/types.js';
+
+/** What native.alloc promises of a buffer's start. */
+const ALIGNMENT = 64;
 
 /** Native memory can't be had. */
 export class NoMemory extends Error {}
@@ -14,8 +17,14 @@ export class BuiltTask {
   private readonly spent = { decodeMs: 0, compactMs: 0 };
   private readonly spare: Map<string, Handle>;
 
-  /** @param spare a compacted copy that nobody uses any more: its buffers are this task's, to fill or to free */
-  constructor(spare: Copy = {}) {
+  /**
+   * @param onHost compacted matrices are in host memory
+   * @param spare a compacted copy that nobody uses any more: its buffers are this task's, to fill or to free
+   */
+  constructor(
+    private readonly onHost: boolean,
+    spare: Copy = {},
+  ) {
     this.spare = new Map(Object.entries(spare).map(([name, { packed }]) => [name, packed]));
   }
 
@@ -23,26 +32,22 @@ export class BuiltTask {
     return { ...this.spent };
   }
 
-  /** A buffer that stays with the task; what it holds is not said. Throws NoMemory. */
-  ownPacked(name: string, bytes: number): Handle {
-    const spare = this.spare.get(name);
-    if (spare === undefined || native.byteLength(spare) !== bytes) return this.own(bytes);
-    this.spare.delete(name);
-    return this.keep(spare, bytes);
+  /** Buffers that stay with the task, for the compacted form of each matrix; what they hold is not said. Throws NoMemory. */
+  ownCopy(matrices: readonly MaskableMatrix[]): Record<string, CompactedMatrix> {
+    const packed = this.takeSpare(matrices) ?? this.ownAnew(matrices);
+    return Object.fromEntries(matrices.map(({ name }, i) => [name, { packed: packed[i] as Handle }]));
+  }
+
+  /** Zeroed buffers that stay with the task, in host memory wherever ops run, for the (rows · cols/8) bytes of each matrix's nibbles. Throws NoMemory. */
+  ownNibbles(matrices: readonly MaskableMatrix[]): Record<string, Handle> {
+    const nibbles = this.ownInOnePiece(matrices, ({ rows, cols }) => (rows * cols) / 8, native.allocHost);
+    return Object.fromEntries(matrices.map(({ name }, i) => [name, nibbles[i] as Handle]));
   }
 
   /** A zeroed buffer that stays with the task. Throws NoMemory. */
   own(bytes: number): Handle {
     return this.keep(
       attempt(() => native.alloc(bytes)),
-      bytes,
-    );
-  }
-
-  /** The same in host memory, wherever ops run. Throws NoMemory. */
-  ownOnHost(bytes: number): Handle {
-    return this.keep(
-      attempt(() => native.allocHost(bytes)),
       bytes,
     );
   }
@@ -81,6 +86,44 @@ export class BuiltTask {
     this.finish();
     for (const handle of this.owned.splice(0)) native.free(handle);
     this.bytes = 0;
+  }
+
+  /** The spare copy, if it is of these very matrices. */
+  private takeSpare(matrices: readonly MaskableMatrix[]): Handle[] | undefined {
+    const packed = matrices.map(({ name }) => this.spare.get(name));
+    const fits = packed.every(
+      (buffer, i) => buffer !== undefined && native.byteLength(buffer) === packedBytesOf(matrices[i]!),
+    );
+    if (!fits || packed.length !== this.spare.size) return undefined;
+    this.spare.clear();
+    return packed.map((buffer, i) => this.keep(buffer as Handle, packedBytesOf(matrices[i]!)));
+  }
+
+  private ownAnew(matrices: readonly MaskableMatrix[]): Handle[] {
+    this.finish();
+    if (this.onHost) return this.ownInOnePiece(matrices, packedBytesOf, native.alloc);
+    return matrices.map((matrix) => this.own(packedBytesOf(matrix)));
+  }
+
+  /** Views of one buffer, which lives as long as any of them: the system hands out a large piece of memory faster, in pages of 2 MiB. */
+  private ownInOnePiece(
+    matrices: readonly MaskableMatrix[],
+    bytesOf: (matrix: MaskableMatrix) => number,
+    allocate: (bytes: number) => Handle,
+  ): Handle[] {
+    const sizes = matrices.map(bytesOf);
+    const steps = sizes.map((bytes) => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT);
+    const piece = attempt(() => allocate(steps.reduce((sum, step) => sum + step, 0)));
+    let at = 0;
+    try {
+      return sizes.map((bytes, i) => {
+        const view = this.keep(native.view(piece, at, bytes), bytes);
+        at += steps[i]!;
+        return view;
+      });
+    } finally {
+      native.free(piece);
+    }
   }
 
   private keep(handle: Handle, bytes: number): Handle {

@@ -5,7 +5,7 @@
 import type { CompactionBuffers } from '../../codec/fast-compaction.js';
 import type { ContainerReader } from '../../codec/decode.js';
 import { native, type Handle } from '../../kernels/index.js';
-import { packedBytesOf, type CompactedMatrix, type MaskableMatrix } from '../engine/types.js';
+import type { CompactedMatrix, MaskableMatrix } from '../engine/types.js';
 import type { BuiltTask } from './built-task.js';
 import type { LoadTarget } from './load-target.js';
 import { OpenContainers, type ContainerFile } from './open-containers.js';
@@ -27,24 +27,19 @@ export function compactContainer(
 
 function compactAll(reader: ContainerReader, task: BuiltTask, target: LoadTarget): Record<string, CompactedMatrix> {
   const matrices = reader.summary.tensors.map((tensor) => target.matrixOf(tensor));
-  const compacted: Record<string, CompactedMatrix> = {};
-  const bufferOf = (index: number): Handle => {
-    const matrix = matrices[index]!;
-    const packed = task.ownPacked(matrix.name, packedBytesOf(matrix));
-    compacted[matrix.name] = { packed };
-    return packed;
+  const compacted = task.ownCopy(matrices);
+  const buffersOf = (index: number): CompactionBuffers => {
+    const { name, weight } = matrices[index]!;
+    return { weights: weight, packed: compacted[name]!.packed };
   };
-  const buffersOf = (index: number): CompactionBuffers => ({
-    weights: matrices[index]!.weight,
-    packed: bufferOf(index),
-  });
   const fused = reader.compaction(buffersOf);
   for (const layer of layersOf(matrices)) {
     target.refuseIfClosing();
     const covered = layer.filter((index) => fused?.covers(index));
     if (fused && covered.length > 0) task.decodingAndCompacting(() => fused.upTo(covered));
     for (const index of layer) {
-      if (!fused?.covers(index)) compactOne(reader, index, { matrix: matrices[index]!, packed: bufferOf(index) }, task);
+      const matrix = matrices[index]!;
+      if (!fused?.covers(index)) compactOne(reader, index, { matrix, ...compacted[matrix.name]! }, task);
     }
   }
   return compacted;

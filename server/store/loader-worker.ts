@@ -5,7 +5,7 @@
 import { workerData } from 'node:worker_threads';
 import { CodecError } from '../../codec/errors.js';
 import { native, type Handle } from '../../kernels/index.js';
-import { packedBytesOf, type CompactedMatrix, type MaskableMatrix } from '../engine/types.js';
+import type { CompactedMatrix, MaskableMatrix } from '../engine/types.js';
 import { BuiltTask, NoMemory, type Copy } from './built-task.js';
 import { compactContainer } from './compact-container.js';
 import { GivenUp, LoadTarget, type LoaderSettings } from './load-target.js';
@@ -48,7 +48,7 @@ native.setThreads(settings.threads);
 answerCalls<LoadRequest, LoadResult>((request) => answer(request));
 
 function answer(request: LoadRequest): LoadResult {
-  const task = new BuiltTask('spare' in request ? request.spare : undefined);
+  const task = new BuiltTask(target.onHost, 'spare' in request ? request.spare : undefined);
   try {
     const result = build(request, task);
     task.finish();
@@ -81,23 +81,22 @@ function build(request: LoadRequest, task: BuiltTask): LoadResult {
 }
 
 function compactNibbles(nibbles: Readonly<Record<string, Handle>>, task: BuiltTask): LoadResult {
-  const compacted: Record<string, CompactedMatrix> = {};
-  for (const [name, meta] of Object.entries(nibbles)) {
-    const matrix = target.named(name);
+  const matrices = Object.keys(nibbles).map((name) => target.named(name));
+  const compacted = task.ownCopy(matrices);
+  for (const matrix of matrices) {
     target.refuseIfClosing();
-    const packed = task.ownPacked(name, packedBytesOf(matrix));
-    task.compacting(() => compactFromHost(packed, matrix, meta, task));
-    compacted[name] = { packed };
+    const { packed } = compacted[matrix.name]!;
+    task.compacting(() => compactFromHost(packed, matrix, nibbles[matrix.name]!, task));
   }
   return { matrices: compacted, bytes: task.bytes, ...task.times };
 }
 
 function extractNibbles(compacted: Copy, task: BuiltTask): LoadResult {
-  const nibbles: Record<string, Handle> = {};
-  for (const [name, { packed }] of Object.entries(compacted)) {
-    const { rows, cols } = target.named(name);
+  const matrices = Object.keys(compacted).map((name) => target.named(name));
+  const nibbles = task.ownNibbles(matrices);
+  for (const matrix of matrices) {
     target.refuseIfClosing();
-    nibbles[name] = extract(packed, rows, cols, task);
+    extractToHost(nibbles[matrix.name]!, matrix, compacted[matrix.name]!, task);
   }
   return { nibbles, bytes: task.bytes };
 }
@@ -117,16 +116,16 @@ function compactFromHost(
   });
 }
 
-function extract(packed: Handle, rows: number, cols: number, task: BuiltTask): Handle {
+function extractToHost(
+  nibbles: Handle,
+  { rows, cols }: MaskableMatrix,
+  { packed }: CompactedMatrix,
+  task: BuiltTask,
+): void {
+  if (target.onHost) return native.nibbles24(nibbles, packed, rows, cols);
   const bytes = (rows * cols) / 8;
-  const nibbles = task.ownOnHost(bytes);
-  if (target.onHost) {
-    native.nibbles24(nibbles, packed, rows, cols);
-  } else {
-    task.withBuffer(bytes, (meta) => {
-      native.nibbles24(meta, packed, rows, cols);
-      native.copy(nibbles, 0, meta, 0, bytes);
-    });
-  }
-  return nibbles;
+  task.withBuffer(bytes, (meta) => {
+    native.nibbles24(meta, packed, rows, cols);
+    native.copy(nibbles, 0, meta, 0, bytes);
+  });
 }

@@ -128,3 +128,33 @@ test('the memory of a copy that is freed is used for the next one, within the bu
   loader.free(fourth);
   assert.deepEqual(native.usage(), before);
 });
+
+test('the memory of a copy of other matrices is given back before the next one takes its own', async () => {
+  const { model } = fixture;
+  const part = await fixture.fileOf(sampleContainer(1, { matrices: MATRICES.slice(1, 2) }));
+  const before = native.usage();
+  const loader = createLoader(model, { budgetBytes: 4 * copyBytes(model) });
+  loader.free(await loader.load('whole', await fixture.fileOf(sampleContainer(1))));
+  const smaller = await loader.load('part', part);
+  assert.equal(native.usage().bytes - before.bytes, smaller.bytes);
+  const set = decodeMaskSet(sampleContainer(1, { matrices: MATRICES.slice(1, 2) }));
+  assert.deepEqual(
+    readPacked(smaller.matrices[MATRICES[1]!.name]!),
+    compactedBytes(model, MATRICES[1]!.name, set.masks[0]!.symbols),
+  );
+  loader.free(smaller);
+  await loader.close();
+  assert.deepEqual(native.usage(), before);
+});
+
+test('a copy is one piece of memory, which lives until its last matrix is freed', async () => {
+  const before = native.usage();
+  const { matrices, bytes } = await fixture.loader.load('d', await fixture.fileOf(sampleContainer(1)));
+  const [first, ...others] = Object.values(matrices);
+  const held = readPacked(first!);
+  for (const { packed } of others) native.free(packed);
+  assert.equal(native.usage().bytes - before.bytes, bytes);
+  assert.deepEqual(readPacked(first!), held);
+  native.free(first!.packed);
+  assert.deepEqual(native.usage(), before);
+});
