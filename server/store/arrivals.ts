@@ -11,7 +11,7 @@ import { loadedResident, type HeldParent, type Load, type Resident } from './res
 import type { LoadEvent, Registry, StoredMask } from './types.js';
 import type { WarmTier } from './warm-tier.js';
 
-/** Patches may take this share of a compacted copy (some 9% of the groups changed); beyond, a copy of its own is the better use of memory and time. */
+/** Patches may take this share of a compacted copy (some 9% of the groups changed), or what the budget has beside one; beyond, a copy of its own is the better use of memory and time. */
 export const PATCH_SHARE = 1 / 8;
 /** How long patches wait for room with their parent held. Then the parent is let go, so that loads that hold each other's room end. */
 const PATCH_WAIT_MS = 1_000;
@@ -69,10 +69,10 @@ export class Arrivals {
   ): Promise<Resident | undefined> {
     const { digest } = mask.blob;
     const { household } = this;
-    const limit = Math.floor(household.cost * PATCH_SHARE);
+    const limit = Math.min(Math.floor(household.cost * PATCH_SHARE), household.budgetBytes - household.cost);
     const origin = ancestors.find(({ blob }) => household.isWhole(blob.digest)) ?? ancestors.at(-1);
     if (origin === undefined || load.whole || this.unlike.has(digest) || this.warm.has(digest)) return undefined;
-    if (origin.blob.digest === digest || household.cost + limit > household.budgetBytes) return undefined;
+    if (origin.blob.digest === digest || limit < LEAST_BYTES) return undefined;
     const parent = await this.hold(origin.blob.digest, load);
     if (parent === undefined) return undefined;
     try {

@@ -126,6 +126,18 @@ test('a child in memory that holds one copy only gets that copy', async () => {
   fixture.residency.checkIntegrity();
 });
 
+test('beside one copy, a child is patched in whatever room the budget leaves, if its changes fit there', async () => {
+  const fitting = make(COST + PATCH);
+  await use(fitting.residency, 'g.a', 'g.b');
+  assert.deepEqual(tiers(fitting), { g: 'resident', 'g.b': 'patched' });
+  assert.deepEqual(fitting.loader.begun, ['g']);
+  fitting.residency.checkIntegrity();
+  const short = make(COST + PATCH - 1);
+  await use(short.residency, 'g.a');
+  assert.deepEqual(tiers(short), { 'g.a': 'resident' });
+  short.residency.checkIntegrity();
+});
+
 test('a grandchild is patched onto the ancestor that has matrices of its own', async () => {
   const fixture = make(2 * COST);
   const { residency, loader } = fixture;
