@@ -21,6 +21,8 @@ export interface Config {
   /** The two of these that were asked for: on a GPU their defaults are shares of what the weights leave free there. */
   readonly given: { readonly cacheBytes: number | undefined; readonly kvBytes: number | undefined };
   readonly backend: BackendChoice;
+  /** Of a model on a GPU: where its dense matrices stay. */
+  readonly denseWeights: DensePlace;
   /** 0: all cores. */
   readonly threads: number;
   readonly maxContext: number | undefined;
@@ -45,6 +47,9 @@ export interface Config {
 /** `auto`: the GPU where there is one that works. */
 export type BackendChoice = (typeof BACKENDS)[number];
 
+/** `host`: the GPU holds tasks only, for deployments of one or few. */
+export type DensePlace = (typeof DENSE_PLACES)[number];
+
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
 /** What the command line asks for. */
@@ -62,6 +67,7 @@ interface Option<T> {
 }
 
 const BACKENDS = ['auto', 'cpu', 'cuda'] as const;
+const DENSE_PLACES = ['device', 'host'] as const;
 const LOG_LEVELS = ['silent', 'fatal', 'error', 'warn', 'info', 'debug', 'trace'] as const;
 const KIB = 1024;
 const PACKAGE_ROOT = fileURLToPath(new URL('../../', import.meta.url));
@@ -109,6 +115,12 @@ const OPTIONS = {
     parse: oneOf(BACKENDS),
     byDefault: 'auto: cuda where it works',
     help: `where the model runs: ${BACKENDS.join(', ')}; "maskctl doctor" says what was found`,
+  },
+  'dense-weights': {
+    value: 'PLACE',
+    parse: oneOf(DENSE_PLACES),
+    byDefault: 'device',
+    help: 'of a GPU: where dense matrices are kept; host: it holds tasks only, and dense is not served',
   },
   threads: { value: 'N', parse: integer(0, 1024), byDefault: '0', help: 'threads of the kernels; 0: all cores' },
   'max-context': {
@@ -203,6 +215,7 @@ export function parseConfig(argv: readonly string[], env: Readonly<Record<string
     kvBytes: asked.kvBytes ?? Math.floor(memory * KV_SHARE),
     given: Object.freeze(asked),
     backend: given('backend') ?? 'auto',
+    denseWeights: given('dense-weights') ?? 'device',
     threads: given('threads') ?? 0,
     maxContext: given('max-context'),
     maxRunning: given('max-running') ?? 16,

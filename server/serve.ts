@@ -61,6 +61,7 @@ async function open(
   if (backend.remark !== undefined) log.info(`running on the CPU: ${backend.remark}`);
   const engine = await startEngine({
     backend: backend.name,
+    denseOnHost: config.denseWeights === 'host',
     modelDirectory: config.model,
     threads: config.threads,
     ...kvBudget(config, backend.name),
@@ -88,7 +89,7 @@ async function open(
     loaderThreads: config.threads,
   });
   opened.push(() => residency.close());
-  await checkDefaultTask(config.defaultTask, registry);
+  await checkDefaultTask(config.defaultTask, registry, engine.model);
   const training = await openTrainingJobs({
     directory: join(config.store, engine.model.base, 'jobs'),
     model: engine.model,
@@ -161,8 +162,11 @@ class Opened {
   }
 }
 
-async function checkDefaultTask(task: string, registry: Registry): Promise<void> {
-  if (task === DENSE_TASK) return;
+async function checkDefaultTask(task: string, registry: Registry, { denseOnHost }: ModelInfo): Promise<void> {
+  if (task === DENSE_TASK && denseOnHost !== true) return;
+  if (task === DENSE_TASK) {
+    throw new Error('expected --default-task to name a task beside --dense-weights host: the GPU does not hold dense');
+  }
   try {
     await registry.resolve(task);
   } catch (error) {

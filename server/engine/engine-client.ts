@@ -21,6 +21,8 @@ export interface StartOptions {
   readonly maxContext?: number;
   /** The CPU by default. */
   readonly backend?: BackendName;
+  /** On a GPU: the dense matrices stay in host memory. */
+  readonly denseOnHost?: boolean;
   readonly kvBytes?: number;
   readonly maxRunning?: number;
   /** Sequences that may wait beyond the running ones before queue_full. */
@@ -40,6 +42,7 @@ export async function startEngine(options: StartOptions): Promise<Engine> {
     threads: options.threads ?? DEFAULTS.threads,
     maxContext: options.maxContext,
     backend: options.backend ?? 'cpu',
+    denseOnHost: options.denseOnHost ?? false,
     kvBytes: options.kvBytes ?? (options.backend === 'cuda' ? undefined : DEFAULTS.kvBytes),
     maxRunning: options.maxRunning ?? DEFAULTS.maxRunning,
   };

@@ -16,6 +16,7 @@ const options = workerData as EngineOptions;
 native.useBackend(options.backend);
 const model = loadModel(options.modelDirectory, {
   threads: options.threads,
+  denseOnHost: options.denseOnHost,
   ...(options.maxContext === undefined ? {} : { maxContext: options.maxContext }),
 });
 const device = deviceMemory();

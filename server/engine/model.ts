@@ -23,17 +23,18 @@ export interface Model {
   dispose(): void;
 }
 
-/** Loads `directory`. Throws one line that says which file, field or tensor can't be run and why. */
+/** Loads `directory`; denseOnHost: on a GPU, only what is not masked is copied there. Throws one line that says which file, field or tensor can't be run and why. */
 export function loadModel(
   directory: string,
-  options: { readonly threads?: number; readonly maxContext?: number } = {},
+  options: { readonly threads?: number; readonly maxContext?: number; readonly denseOnHost?: boolean } = {},
 ): Model {
   const path = resolve(directory);
   if (!existsSync(path)) throw new Error(`expected a model directory at ${path}, but there is none; check --model`);
   native.setThreads(options.threads ?? 0);
   const config = readModelConfig(path);
   const tensors = locateTensors(path);
-  const weights = loadWeights(config, tensors);
+  const denseOnHost = options.denseOnHost === true && native.info().device !== null;
+  const weights = loadWeights(config, tensors, denseOnHost);
   const contextLength = Math.min(config.context, options.maxContext ?? DEFAULT_CONTEXT_LIMIT);
   const tokenizer = loadTokenizer(path, config);
   const forward = new Forward(config, weights, contextLength);
@@ -50,6 +51,7 @@ export function loadModel(
       eosIds: config.eosIds,
       maskable: matricesOf(weights).map(maskableOf),
       backend: native.info().backend,
+      denseOnHost,
       hasChatTemplate: tokenizer?.chatTemplate !== undefined,
     },
     config,

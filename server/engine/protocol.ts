@@ -19,6 +19,8 @@ export interface EngineOptions {
   readonly maxContext: number | undefined;
   /** Where the model runs. */
   readonly backend: BackendName;
+  /** On a GPU: its dense matrices stay in host memory. */
+  readonly denseOnHost: boolean;
   /** Budget of all key-value caches together; undefined, on a GPU: a share of what the weights leave free. */
   readonly kvBytes: number | undefined;
   /** Sequences that take turns. */

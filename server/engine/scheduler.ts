@@ -8,7 +8,14 @@ import { Evaluation } from './evaluate.js';
 import { HEAD_ROWS } from './llama.js';
 import type { Model } from './model.js';
 import { Sequence } from './sequence.js';
-import type { EngineStats, EvaluateRequest, EvaluateResult, GenerateEvent, GenerateRequest } from './types.js';
+import type {
+  EngineStats,
+  EvaluateRequest,
+  EvaluateResult,
+  GenerateEvent,
+  GenerateRequest,
+  TaskWeights,
+} from './types.js';
 
 /** What came of a piece of work, told to whoever asked for it. */
 export interface Outcome<T> {
@@ -49,6 +56,7 @@ export class Scheduler {
 
   /** Checks a request against the model and the budget, then queues it. Throws ServerError. */
   generate(id: number, request: GenerateRequest, outcome: Outcome<GenerateEvent>): void {
+    refuseIfDense(this.model, request.weights);
     const ids = promptIds(this.model, request);
     const kvBytes = Sequence.kvBytes(this.model, ids.length, request);
     const queuedAt = performance.now();
@@ -68,6 +76,7 @@ export class Scheduler {
   }
 
   evaluate(id: number, request: EvaluateRequest, outcome: Outcome<EvaluateResult>): void {
+    refuseIfDense(this.model, request.weights);
     this.enqueue({
       id,
       kvBytes: 0,
@@ -207,6 +216,15 @@ function batchesOf(works: readonly Work[]): Work[][] {
   const sorted = [...copies.values()].flat();
   return Array.from({ length: Math.ceil(sorted.length / HEAD_ROWS) }, (_, i) =>
     sorted.slice(i * HEAD_ROWS, (i + 1) * HEAD_ROWS),
+  );
+}
+
+/** Where the GPU does not hold the dense matrices, a task has to bring all of them. */
+function refuseIfDense({ info }: Model, task: TaskWeights | null): void {
+  if (info.denseOnHost !== true || info.maskable.every(({ name }) => task?.matrices[name] !== undefined)) return;
+  throw new ServerError(
+    'unsupported',
+    'expected a task that masks every linear layer: this server runs with --dense-weights host, and the GPU does not hold the dense ones; name another task',
   );
 }
 

@@ -66,6 +66,8 @@ export interface ModelInfo {
   readonly maskable: readonly MaskableMatrix[];
   /** Where it runs, and its tasks are; undefined: the CPU. */
   readonly backend?: BackendName;
+  /** It runs on a GPU, and `maskable`'s weights are in host memory: only tasks that cover all of them can run. */
+  readonly denseOnHost?: boolean;
   readonly hasChatTemplate: boolean;
 }
 

@@ -4,7 +4,7 @@
  */
 import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
 import { mebibytes, WORKING_BYTES } from './device-budget.js';
-import { layerShapes, type LinearRole } from './linear-shapes.js';
+import { layerShapes, linearShapes, type LinearRole } from './linear-shapes.js';
 import type { ModelConfig } from './model-config.js';
 import type { TensorLocation } from './safetensors.js';
 
@@ -52,10 +52,18 @@ export interface ModelWeights {
   readonly dispose: () => void;
 }
 
-/** Loads every tensor that `config` asks for. Throws naming the tensor, the shape expected and the one found. */
-export function loadWeights(config: ModelConfig, tensors: ReadonlyMap<string, TensorLocation>): ModelWeights {
-  refuseIfTooLarge(tensors);
-  const loader = new Loader(tensors);
+/**
+ * Loads every tensor that `config` asks for; `denseOnHost`: the linear layers' matrices into host memory, wherever ops run. Throws naming the
+ * tensor, the shape expected and the one found.
+ */
+export function loadWeights(
+  config: ModelConfig,
+  tensors: ReadonlyMap<string, TensorLocation>,
+  denseOnHost = false,
+): ModelWeights {
+  const onHost = new Set(denseOnHost ? linearShapes(config).map(({ name }) => name) : []);
+  refuseIfTooLarge([...tensors].filter(([name]) => !onHost.has(name)).map(([, tensor]) => tensor));
+  const loader = new Loader(tensors, onHost);
   try {
     const { hidden, vocab } = config;
     const embedding = loader.matrix('model.embed_tokens.weight', vocab, hidden);
@@ -76,16 +84,16 @@ export function matricesOf({ layers, masked }: ModelWeights): DenseMatrix[] {
 }
 
 /** A GPU has what it has: before anything is uploaded. */
-function refuseIfTooLarge(tensors: ReadonlyMap<string, TensorLocation>): void {
+function refuseIfTooLarge(uploaded: readonly TensorLocation[]): void {
   const { device } = native.info();
   if (device === null) return;
   let bytes = 0;
-  for (const tensor of tensors.values()) bytes += tensor.bytes;
+  for (const tensor of uploaded) bytes += tensor.bytes;
   const { freeBytes } = native.memory();
   if (bytes + WORKING_BYTES <= freeBytes) return;
   throw new Error(
     `can't run this model on ${device}: expected room for its ${mebibytes(bytes)} of weights and ${mebibytes(WORKING_BYTES)} of working memory, ` +
-      `but ${mebibytes(freeBytes)} are free; use --backend cpu, or a GPU with more memory`,
+      `but ${mebibytes(freeBytes)} are free; use --dense-weights host, --backend cpu, or a GPU with more memory`,
   );
 }
 
@@ -125,15 +133,24 @@ class Loader {
   private readonly files = new Map<string, Handle>();
   private readonly owned: Handle[] = [];
 
-  constructor(private readonly tensors: ReadonlyMap<string, TensorLocation>) {}
+  /** @param onHost names of matrices that stay in host memory */
+  constructor(
+    private readonly tensors: ReadonlyMap<string, TensorLocation>,
+    private readonly onHost: ReadonlySet<string>,
+  ) {}
 
   /** (rows, cols) bf16 */
   matrix(name: string, rows: number, cols: number): Handle {
     const tensor = this.find(name, [rows, cols]);
+    return this.onHost.has(name) ? onTheCpu(() => this.bf16Of(tensor)) : this.bf16Of(tensor);
+  }
+
+  private bf16Of(tensor: TensorLocation): Handle {
+    const elements = tensor.shape.reduce((product, length) => product * length, 1);
     const source = this.located(tensor);
     if (tensor.type === 'bf16') return source;
-    const rounded = this.keep(native.alloc(rows * cols * 2));
-    native.toBf16(rounded, source, tensor.type, rows * cols);
+    const rounded = this.keep(native.alloc(elements * 2));
+    native.toBf16(rounded, source, tensor.type, elements);
     this.dropUploaded(source);
     return rounded;
   }
@@ -213,6 +230,17 @@ class Loader {
   private keep(handle: Handle): Handle {
     this.owned.push(handle);
     return handle;
+  }
+}
+
+/** Ops and memory are the host's while `body` runs. */
+function onTheCpu<T>(body: () => T): T {
+  const { backend } = native.info();
+  native.useBackend('cpu');
+  try {
+    return body();
+  } finally {
+    native.useBackend(backend);
   }
 }
 

@@ -36,10 +36,15 @@ function compactAll(reader: ContainerReader, task: BuiltTask, target: LoadTarget
   for (const layer of layersOf(matrices)) {
     target.refuseIfClosing();
     const covered = layer.filter((index) => fused?.covers(index));
-    if (fused && covered.length > 0) task.decodingAndCompacting(() => fused.upTo(covered));
+    // Weights that a GPU does not hold visit it a matrix at a time.
+    const runs = target.weightsInReach ? [covered] : covered.map((index) => [index]);
+    for (const run of runs) {
+      if (fused && run.length > 0) task.decodingAndCompacting(() => fused.upTo(run));
+    }
     for (const index of layer) {
+      if (fused?.covers(index)) continue;
       const matrix = matrices[index]!;
-      if (!fused?.covers(index)) compactOne(reader, index, { matrix, ...compacted[matrix.name]! }, task);
+      compactOne(reader, index, { matrix, ...compacted[matrix.name]! }, { task, target });
     }
   }
   return compacted;
@@ -48,14 +53,14 @@ function compactAll(reader: ContainerReader, task: BuiltTask, target: LoadTarget
 function compactOne(
   reader: ContainerReader,
   index: number,
-  { matrix: { rows, cols, weight }, packed }: { readonly matrix: MaskableMatrix; readonly packed: Handle },
-  task: BuiltTask,
+  { matrix, packed }: { readonly matrix: MaskableMatrix; readonly packed: Handle },
+  { task, target }: { readonly task: BuiltTask; readonly target: LoadTarget },
 ): void {
   const nibbles = task.decoding(() => reader.nibbles(index));
   task.compacting(() =>
     task.withBuffer(nibbles.length, (meta) => {
       native.write(meta, 0, nibbles);
-      native.compress24(packed, weight, meta, rows, cols);
+      target.withWeights(matrix, task, (weight) => native.compress24(packed, weight, meta, matrix.rows, matrix.cols));
     }),
   );
 }

@@ -3,7 +3,9 @@ import { CodecError } from '../../codec/errors.js';
 import type { MatrixShape } from '../../codec/context.js';
 import type { BackendName } from '../../kernels/backend-types.js';
 import type { Digest } from '../../codec/mask-set.js';
+import { native, type Handle } from '../../kernels/index.js';
 import type { MaskableMatrix } from '../engine/types.js';
+import type { BuiltTask } from './built-task.js';
 
 export interface LoaderSettings {
   readonly base: Digest;
@@ -11,6 +13,8 @@ export interface LoaderSettings {
   readonly threads: number;
   /** Where the matrices are, and the tasks are to be. */
   readonly backend: BackendName;
+  /** The matrices are in host memory though. */
+  readonly denseOnHost: boolean;
   /** (1), shared: set to 1 when loads should stop. */
   readonly giveUp: Int32Array;
 }
@@ -21,15 +25,18 @@ export class GivenUp extends Error {}
 export class LoadTarget {
   readonly base: Digest;
   readonly matrices: readonly MaskableMatrix[];
-  /** Matrices and tasks are in host memory. */
+  /** Tasks are in host memory. */
   readonly onHost: boolean;
+  /** Ops reach the matrices where they are. */
+  readonly weightsInReach: boolean;
   private readonly byName: ReadonlyMap<string, MaskableMatrix>;
   private readonly giveUp: Int32Array;
 
-  constructor({ base, matrices, backend, giveUp }: LoaderSettings) {
+  constructor({ base, matrices, backend, denseOnHost, giveUp }: LoaderSettings) {
     this.base = base;
     this.matrices = matrices;
     this.onHost = backend === 'cpu';
+    this.weightsInReach = this.onHost || !denseOnHost;
     this.giveUp = giveUp;
     this.byName = new Map(matrices.map((matrix) => [matrix.name, matrix]));
   }
@@ -43,6 +50,16 @@ export class LoadTarget {
 
   named(name: string): MaskableMatrix {
     return this.byName.get(name)!;
+  }
+
+  /** The frozen weights where ops reach them, for as long as `use` runs. Throws NoMemory. */
+  withWeights<T>({ rows, cols, weight }: MaskableMatrix, task: BuiltTask, use: (weight: Handle) => T): T {
+    if (this.weightsInReach) return use(weight);
+    const bytes = rows * cols * 2;
+    return task.withBuffer(bytes, (copy) => {
+      native.copy(copy, 0, weight, 0, bytes);
+      return use(copy);
+    });
   }
 
   /** Between two matrices. Throws GivenUp. */

@@ -102,17 +102,13 @@ function extractNibbles(compacted: Copy, task: BuiltTask): LoadResult {
 }
 
 /** Nibbles wait in host memory, wherever tasks run. */
-function compactFromHost(
-  packed: Handle,
-  { rows, cols, weight }: MaskableMatrix,
-  nibbles: Handle,
-  task: BuiltTask,
-): void {
-  if (target.onHost) return native.compress24(packed, weight, nibbles, rows, cols);
+function compactFromHost(packed: Handle, matrix: MaskableMatrix, nibbles: Handle, task: BuiltTask): void {
+  const { rows, cols } = matrix;
+  if (target.onHost) return native.compress24(packed, matrix.weight, nibbles, rows, cols);
   const bytes = (rows * cols) / 8;
   task.withBuffer(bytes, (meta) => {
     native.copy(meta, 0, nibbles, 0, bytes);
-    native.compress24(packed, weight, meta, rows, cols);
+    target.withWeights(matrix, task, (weight) => native.compress24(packed, weight, meta, rows, cols));
   });
 }
 

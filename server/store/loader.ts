@@ -57,12 +57,12 @@ export interface LoaderOptions {
 }
 
 export function createLoader(
-  model: Pick<ModelInfo, 'base' | 'maskable' | 'backend'>,
+  model: Pick<ModelInfo, 'base' | 'maskable' | 'backend' | 'denseOnHost'>,
   { threads = 0, budgetBytes = 0 }: LoaderOptions = {},
 ): Loader {
   const giveUp = new Int32Array(new SharedArrayBuffer(4));
-  const { base, maskable: matrices, backend = 'cpu' } = model;
-  const settings: LoaderSettings = { base, matrices, threads, backend, giveUp };
+  const { base, maskable: matrices, backend = 'cpu', denseOnHost = false } = model;
+  const settings: LoaderSettings = { base, matrices, threads, backend, denseOnHost, giveUp };
   const script = new URL('./loader-worker.js', import.meta.url);
   const calls = new WorkerCalls<LoadRequest, LoadResult>('mask loader', script, settings);
   return new ThreadLoader(calls, giveUp, copyBytes(model), new SpareCopy(budgetBytes));

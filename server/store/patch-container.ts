@@ -40,6 +40,7 @@ export function patchContainer(
       if (isCodedAgainstIt && tensor.changes === 0) return;
       target.refuseIfClosing();
       const matrix = target.matrixOf(tensor);
+      const weighing = <T>(use: (weight: Handle) => T): T => target.withWeights(matrix, task, use);
       const { packed } = parent.matrices[matrix.name]!;
       const own = (bytes: number): Handle => {
         if (task.bytes + bytes <= limitBytes) return task.own(bytes);
@@ -47,10 +48,10 @@ export function patchContainer(
       };
       if (isCodedAgainstIt && tensor.changes !== undefined) {
         const change = task.decoding(() => reader.patch(index));
-        patches[matrix.name] = task.compacting(() => patchOfChanges(packed, matrix, change, own));
+        patches[matrix.name] = task.compacting(() => patchOfChanges(packed, matrix, change, own, weighing));
       } else {
         const nibbles = task.decoding(() => reader.nibbles(index));
-        patches[matrix.name] = task.compacting(() => patchOfNibbles(packed, matrix, nibbles, task, own));
+        patches[matrix.name] = task.compacting(() => patchOfNibbles(packed, matrix, nibbles, task, own, weighing));
       }
     });
     return patches;
@@ -60,29 +61,32 @@ export function patchContainer(
 }
 
 type Own = (bytes: number) => Handle;
+type Weighing = (use: (weight: Handle) => void) => void;
 
 function patchOfChanges(
   packed: Handle,
-  { rows, cols, weight }: MaskableMatrix,
+  { rows, cols }: MaskableMatrix,
   { groups, codes }: TensorPatch,
   own: Own,
+  weighing: Weighing,
 ): Handle {
   const patch = own(native.changesBytes24(packed, groups, codes, rows, cols));
-  finitely(() => native.buildChanges24(patch, packed, weight, groups, codes, rows, cols));
+  weighing((weight) => finitely(() => native.buildChanges24(patch, packed, weight, groups, codes, rows, cols)));
   return patch;
 }
 
 function patchOfNibbles(
   packed: Handle,
-  { rows, cols, weight }: MaskableMatrix,
+  { rows, cols }: MaskableMatrix,
   nibbles: Uint8Array,
   task: BuiltTask,
   own: Own,
+  weighing: Weighing,
 ): Handle {
   return task.withBuffer(nibbles.length, (meta) => {
     native.write(meta, 0, nibbles);
     const patch = own(native.patchBytes24(packed, meta, rows, cols));
-    finitely(() => native.buildPatch24(patch, packed, weight, meta, rows, cols));
+    weighing((weight) => finitely(() => native.buildPatch24(patch, packed, weight, meta, rows, cols)));
     return patch;
   });
 }

@@ -28,7 +28,7 @@ export interface ResidencyOptions {
   readonly budgetBytes: number;
   /** Memory for the nibbles of evicted tasks, beside `budgetBytes`. 0, the default: none are kept. */
   readonly warmBytes?: number;
-  readonly model: Pick<ModelInfo, 'base' | 'maskable' | 'backend'>;
+  readonly model: Pick<ModelInfo, 'base' | 'maskable' | 'backend' | 'denseOnHost'>;
   readonly registry: Pick<Registry, 'lineage'>;
   /** Threads that a load may use. 0, the default: all cores. */
   readonly loaderThreads?: number;
