@@ -47,7 +47,7 @@ function print(target: string, report: FuzzReport, seconds: number): void {
   console.log(
     `  memory growth ${megabytes(memoryGrowthBytes)} MB of ${megabytes(LIMITS.memoryGrowthBytes)} MB allowed`,
   );
-  console.log(`  slowest input ${slowestMs.toFixed(1)} ms`);
+  console.log(`  slowest input ${slowestMs.toFixed(1)} ms of CPU`);
   for (const violation of violations) console.log(`  VIOLATION ${violation}`);
   console.log(violations.length === 0 ? '  no violation' : `  replay one: npm run fuzz -- ${replay(target)}`);
 }
