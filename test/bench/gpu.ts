@@ -1,10 +1,11 @@
 /**
  * What the GPU reaches on LLaMA-2-7B's shapes: decoding and prefill of its matrices, a task's bytes, a cold switch, masks decoded on the
- * device. Random weights; one block of 32 is in memory, and what is said of the model is 32 times that block.
+ * device, whole answers. Random weights; but for the answers one block of 32 is in memory, and what is said of the model is 32 times that block.
  */
 import { spawnSync } from 'node:child_process';
 import { native, type CodedChunks, type CodedTensor, type CudaReport, type Handle } from '../../kernels/index.js';
 import { median } from './forward.js';
+import { generationTable, measureGeneration, type GenerationFigures } from './gpu-generation.js';
 import {
   BLOCK,
   measureProduct,
@@ -39,6 +40,8 @@ export interface GpuFigures {
   readonly coldSwitch: { readonly decodeMs: number; readonly compactMs: number; readonly totalMs: number };
   /** Symbols of 2:4 masks decoded on the device in a second, upload of the chunks included, by 10⁹. */
   readonly decodedGigaSymbols: number;
+  /** Whole answers, batch 1; null: the dense model and a task do not fit beside each other. */
+  readonly generation: readonly GenerationFigures[] | null;
 }
 
 /** Throws one line where no GPU can be used. */
@@ -68,7 +71,13 @@ export function measureGpu({ runs }: { readonly runs: number }): GpuFigures {
     },
     task: { bytes, share: bytes / (dense * BLOCKS) },
     ...cold,
+    generation: fits() ? measureGeneration() : null,
   };
+}
+
+/** LLaMA-2-7B with one task, and its key-value cache: 13.5 + 8.1 + 4.3 GB, and what ops need. */
+function fits(): boolean {
+  return native.memory().freeBytes > 28e9;
 }
 
 function blockRatio(figures: readonly ProductFigures[], of: (one: ProductFigures) => number): number {
@@ -161,7 +170,7 @@ function nvidiaSmi(): Record<string, string> | null {
 }
 
 export function gpuTable(figures: GpuFigures): string {
-  const { device, decode, prefill, block, task, coldSwitch, decodedGigaSymbols } = figures;
+  const { device, decode, prefill, block, task, coldSwitch, decodedGigaSymbols, generation } = figures;
   const times = (value: number | null): string => (value === null ? 'not measured' : `${value.toFixed(2)}×`);
   const product = (one: ProductFigures): string =>
     `  ${one.shape.padEnd(28)} ${String(one.tokens).padStart(5)} tokens: dense ${one.denseUs.toFixed(1)} µs · cuBLASLt ` +
@@ -174,5 +183,6 @@ export function gpuTable(figures: GpuFigures): string {
     `  a task of 32 blocks: ${(task.bytes / 2 ** 20).toFixed(0)} MiB, ${task.share.toFixed(4)} of its dense matrices`,
     `  cold switch of 32 blocks: decode ${coldSwitch.decodeMs.toFixed(1)} + compact ${coldSwitch.compactMs.toFixed(1)} = ${coldSwitch.totalMs.toFixed(1)} ms`,
     `  masks decoded on the device: ${decodedGigaSymbols.toFixed(1)} G symbols/s`,
+    generation === null ? '  whole answers: not measured, for they take 28 GB' : generationTable(generation),
   ].join('\n');
 }

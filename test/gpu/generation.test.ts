@@ -1,0 +1,17 @@
+/** The benchmark of whole answers runs to its end on a GPU, and leaves nothing there. */
+import assert from 'node:assert/strict';
+import { native } from '../../kernels/index.js';
+import { generationTable, measureGeneration } from '../bench/gpu-generation.js';
+import { gpuTest, runningOn } from './gpu.js';
+
+const SHAPE = { layers: 2, hidden: 64, ffn: 128, heads: 4, kvHeads: 4, headDim: 16, vocab: 96 };
+
+gpuTest('whole answers are timed dense and 2:4, and their memory is given back', () => {
+  const before = native.usage();
+  const figures = runningOn('cuda', () => measureGeneration(SHAPE, [[5, 6]]));
+  assert.deepEqual(native.usage(), before);
+  const [{ inputTokens, outputTokens, denseTokensPerSecond, sparseTokensPerSecond }] = figures as [(typeof figures)[0]];
+  assert.deepEqual([inputTokens, outputTokens], [5, 6]);
+  assert.ok(denseTokensPerSecond > 0 && sparseTokensPerSecond > 0);
+  assert.match(generationTable(figures), /5 in, +6 out: dense [\d.]+ · 2:4 [\d.]+ tokens\/s/);
+});
