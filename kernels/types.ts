@@ -20,6 +20,9 @@ export const NO_BUFFER = 0 as Handle;
 /** Element types of a weight file. Everything but bf16 is converted once when a model is loaded. */
 export type DType = 'bf16' | 'f16' | 'f32';
 
+/** What keys and values are held as. A GPU backend takes f32 only. */
+export type KvType = 'bf16' | 'f32';
+
 export interface NativeAddon extends NativeBackends, NativeCodec, NativeTraining {
   // ---- buffers ----
   /** Zeroed, 64-byte aligned, where this thread's ops run. Throws RangeError when memory can't be had. */
@@ -59,7 +62,7 @@ export interface NativeAddon extends NativeBackends, NativeCodec, NativeTraining
    * token t is at position start + t.
    */
   rope(x: Handle, cos: Handle, sin: Handle, start: number, tokens: number, heads: number, headDim: number): void;
-  /** cache (KV, capacity, hd) f32 ← x (T, KV, hd) at positions start… */
+  /** cache (KV, capacity, hd) of `type` ← x (T, KV, hd) at positions start…, rounded to nearest even. */
   kvWrite(
     cache: Handle,
     x: Handle,
@@ -68,10 +71,11 @@ export interface NativeAddon extends NativeBackends, NativeCodec, NativeTraining
     kvHeads: number,
     headDim: number,
     capacity: number,
+    type: KvType,
   ): void;
   /**
    * out (T, H, hd) ← causal softmax(q kᵀ · scale) v, grouped queries, over positions [max(0, p − window + 1), p] for the
-   * token at p = start + t; window 0: no limit (Mistral's sliding window otherwise). kCache, vCache: (KV, capacity, hd) f32.
+   * token at p = start + t; window 0: no limit (Mistral's sliding window otherwise). kCache, vCache: (KV, capacity, hd) of `type`.
    */
   attention(
     out: Handle,
@@ -86,10 +90,11 @@ export interface NativeAddon extends NativeBackends, NativeCodec, NativeTraining
     capacity: number,
     scale: number,
     window: number,
+    type: KvType,
   ): void;
   /**
    * Decoding a batch, one token of each of R sequences (R = positions.length): q (R, H, hd) and k (R, KV, hd) are rotated in place at
-   * positions[r], k and v (R, KV, hd) are written there into keys[r] and values[r] (KV, capacities[r], hd), and out (R, H, hd) ← attention
+   * positions[r], k and v (R, KV, hd) are written there into keys[r] and values[r] (KV, capacities[r], hd) of `type`, and out (R, H, hd) ← attention
    * over them. The same bits as rope, kvWrite and attention of each row by itself.
    */
   attendRows(
@@ -108,6 +113,7 @@ export interface NativeAddon extends NativeBackends, NativeCodec, NativeTraining
     headDim: number,
     scale: number,
     window: number,
+    type: KvType,
   ): void;
   /** out (n) ← silu(gate) · up. `out` may be `gate`. */
   siluMul(out: Handle, gate: Handle, up: Handle, n: number): void;

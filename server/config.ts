@@ -18,6 +18,7 @@ export interface Config {
   /** Beside cacheBytes. */
   readonly warmBytes: number;
   readonly kvBytes: number;
+  readonly kvType: KvChoice;
   /** The two of these that were asked for: on a GPU their defaults are shares of what the weights leave free there. */
   readonly given: { readonly cacheBytes: number | undefined; readonly kvBytes: number | undefined };
   readonly backend: BackendChoice;
@@ -50,6 +51,9 @@ export type BackendChoice = (typeof BACKENDS)[number];
 /** `host`: the GPU holds tasks only, for deployments of one or few. */
 export type DensePlace = (typeof DENSE_PLACES)[number];
 
+/** `auto`: bf16, where the backend reads it. */
+export type KvChoice = (typeof KV_TYPES)[number];
+
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
 /** What the command line asks for. */
@@ -68,6 +72,7 @@ interface Option<T> {
 
 const BACKENDS = ['auto', 'cpu', 'cuda'] as const;
 const DENSE_PLACES = ['device', 'host'] as const;
+const KV_TYPES = ['auto', 'bf16', 'f32'] as const;
 const LOG_LEVELS = ['silent', 'fatal', 'error', 'warn', 'info', 'debug', 'trace'] as const;
 const KIB = 1024;
 const PACKAGE_ROOT = fileURLToPath(new URL('../../', import.meta.url));
@@ -109,6 +114,12 @@ const OPTIONS = {
     parse: byteCount,
     byDefault: 'an eighth of memory',
     help: 'memory for key-value caches of running sequences',
+  },
+  'kv-dtype': {
+    value: 'TYPE',
+    parse: oneOf(KV_TYPES),
+    byDefault: 'auto: bf16, on a GPU f32',
+    help: `what key-value caches hold: ${KV_TYPES.join(', ')}`,
   },
   backend: {
     value: 'NAME',
@@ -213,6 +224,7 @@ export function parseConfig(argv: readonly string[], env: Readonly<Record<string
     cacheBytes,
     warmBytes: given('warm-bytes') ?? Math.floor(cacheBytes * WARM_SHARE),
     kvBytes: asked.kvBytes ?? Math.floor(memory * KV_SHARE),
+    kvType: given('kv-dtype') ?? 'auto',
     given: Object.freeze(asked),
     backend: given('backend') ?? 'auto',
     denseWeights: given('dense-weights') ?? 'device',

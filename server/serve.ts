@@ -65,6 +65,7 @@ async function open(
     modelDirectory: config.model,
     threads: config.threads,
     ...kvBudget(config, backend.name),
+    kvType: config.kvType,
     maxRunning: config.maxRunning,
     maxQueue: config.maxQueue,
     ...(config.maxContext === undefined ? {} : { maxContext: config.maxContext }),

@@ -89,17 +89,32 @@ napi_value Rope(Call& call) {
   return nullptr;
 }
 
+// What keys and values are held as.
+struct CacheType {
+  ms_value_type type;
+  int64_t element_bytes;
+  const char* formula;
+};
+
+CacheType ReadCacheType(Call& call, size_t at) {
+  const std::string name = call.Text(at, "type");
+  if (name == "f32") return {MS_F32, 4, "KV·capacity·hd·4"};
+  if (name == "bf16") return {MS_BF16, 2, "KV·capacity·hd·2"};
+  call.Fail(CallError::kRange, "expected type to be 'f32' or 'bf16' but received '" + name + "'");
+}
+
 napi_value KvWrite(Call& call) {
   const int64_t start = call.Index(2, "start"), tokens = call.Count(3, "tokens");
   const int64_t kv_heads = call.Count(4, "kvHeads"), head_dim = call.Count(5, "headDim");
   const int64_t capacity = call.Count(6, "capacity");
   call.AtMost("start + tokens", start + tokens, "capacity", capacity);
-  const int64_t cache_bytes = Product(kv_heads, capacity, head_dim, 4),
+  const CacheType type = ReadCacheType(call, 7);
+  const int64_t cache_bytes = Product(kv_heads, capacity, head_dim, type.element_bytes),
                 x_bytes = Product(tokens, kv_heads, head_dim, 4);
-  auto* cache = call.Data<float>(0, "cache", kWrite, cache_bytes, "KV·capacity·hd·4");
+  auto* cache = call.Data<float>(0, "cache", kWrite, cache_bytes, type.formula);
   const auto* x = call.Data<const float>(1, "x", kRead, x_bytes, "T·KV·hd·4");
   call.Apart("cache", cache, cache_bytes, "x", x, x_bytes);
-  call.Check(call.ops().kv_write(call.context(), cache, x, start, tokens, kv_heads, head_dim, capacity));
+  call.Check(call.ops().kv_write(call.context(), cache, type.type, x, start, tokens, kv_heads, head_dim, capacity));
   return nullptr;
 }
 
@@ -114,36 +129,38 @@ napi_value Attention(Call& call) {
                                      " and " + std::to_string(kv_heads));
   }
   call.AtMost("start + tokens", start + tokens, "capacity", capacity);
-  const int64_t cache_bytes = Product(kv_heads, capacity, head_dim, 4), q_bytes = Product(tokens, heads, head_dim, 4);
+  const CacheType type = ReadCacheType(call, 12);
+  const int64_t cache_bytes = Product(kv_heads, capacity, head_dim, type.element_bytes),
+                q_bytes = Product(tokens, heads, head_dim, 4);
   auto* out = call.Data<float>(0, "out", kWrite, q_bytes, "T·H·hd·4");
   const auto* q = call.Data<const float>(1, "q", kRead, q_bytes, "T·H·hd·4");
-  const auto* k = call.Data<const float>(2, "kCache", kRead, cache_bytes, "KV·capacity·hd·4");
-  const auto* v = call.Data<const float>(3, "vCache", kRead, cache_bytes, "KV·capacity·hd·4");
+  const auto* k = call.Data<const float>(2, "kCache", kRead, cache_bytes, type.formula);
+  const auto* v = call.Data<const float>(3, "vCache", kRead, cache_bytes, type.formula);
   call.Apart("out", out, q_bytes, "q", q, q_bytes);
   call.Apart("out", out, q_bytes, "kCache", k, cache_bytes);
   call.Apart("out", out, q_bytes, "vCache", v, cache_bytes);
-  call.Check(call.ops().attention(call.context(), out, q, k, v, start, tokens, heads, kv_heads, head_dim, capacity,
-                                  scale, window));
+  call.Check(call.ops().attention(call.context(), out, q, k, v, type.type, start, tokens, heads, kv_heads, head_dim,
+                                  capacity, scale, window));
   return nullptr;
 }
 
 // The caches of one kind (keys or values) of a batch: every one there, writable and long enough.
-std::vector<float*> CachesOf(Call& call, size_t at, const char* name, const std::vector<int32_t>& capacities,
-                             int64_t kv_heads, int64_t head_dim) {
-  std::vector<float*> caches;
+std::vector<char*> CachesOf(Call& call, size_t at, const char* name, const CacheType& type,
+                            const std::vector<int32_t>& capacities, int64_t kv_heads, int64_t head_dim) {
+  std::vector<char*> caches;
   const std::vector<Buffer> buffers = call.Buffers(at, name, "rows", static_cast<int64_t>(capacities.size()));
   for (size_t r = 0; r < buffers.size(); ++r) {
     const Buffer& buffer = buffers[r];
-    const int64_t bytes = Product(kv_heads, capacities[r], head_dim, 4);
+    const int64_t bytes = Product(kv_heads, capacities[r], head_dim, type.element_bytes);
     if (buffer.data == nullptr || !buffer.writable) {
       call.Fail(CallError::kType, std::string("expected ") + name + " to name writable buffers");
     }
     if (bytes < 0 || static_cast<uint64_t>(bytes) > buffer.bytes || reinterpret_cast<uintptr_t>(buffer.data) % 4 != 0) {
-      call.Fail(CallError::kRange, std::string("expected ") + name +
-                                       " of at least KV·capacity·hd·4 = " + std::to_string(bytes) +
-                                       " aligned bytes but received " + std::to_string(buffer.bytes));
+      call.Fail(CallError::kRange, std::string("expected ") + name + " of at least " + type.formula + " = " +
+                                       std::to_string(bytes) + " aligned bytes but received " +
+                                       std::to_string(buffer.bytes));
     }
-    caches.push_back(reinterpret_cast<float*>(buffer.data));
+    caches.push_back(buffer.data);
   }
   return caches;
 }
@@ -178,16 +195,17 @@ napi_value AttendRows(Call& call) {
   const auto* v = call.Data<const float>(3, "v", kRead, kv_bytes, "rows·KV·hd·4");
   const auto* cos = call.Data<const float>(4, "cos", kRead, table_bytes, "(position + 1)·hd/2·4");
   const auto* sin = call.Data<const float>(5, "sin", kRead, table_bytes, "(position + 1)·hd/2·4");
-  const std::vector<float*> keys = CachesOf(call, 6, "keys", capacities, kv_heads, head_dim);
-  const std::vector<float*> values = CachesOf(call, 7, "values", capacities, kv_heads, head_dim);
+  const CacheType type = ReadCacheType(call, 15);
+  const std::vector<char*> keys = CachesOf(call, 6, "keys", type, capacities, kv_heads, head_dim);
+  const std::vector<char*> values = CachesOf(call, 7, "values", type, capacities, kv_heads, head_dim);
   call.Apart("out", out, q_bytes, "q", q, q_bytes);
   call.Apart("out", out, q_bytes, "k", k, kv_bytes);
   call.Apart("out", out, q_bytes, "v", v, kv_bytes);
   call.Apart("q", q, q_bytes, "k", k, kv_bytes);
   std::vector<ms_cache_row> caches;
   for (size_t r = 0; r < positions.size(); ++r) {
-    const int64_t bytes = kv_heads * capacities[r] * head_dim * 4;
-    for (float* cache : {keys[r], values[r]}) {
+    const int64_t bytes = kv_heads * capacities[r] * head_dim * type.element_bytes;
+    for (char* cache : {keys[r], values[r]}) {
       call.Apart("out", out, q_bytes, "keys or values", cache, bytes);
       call.Apart("q", q, q_bytes, "keys or values", cache, bytes);
       call.Apart("k", k, kv_bytes, "keys or values", cache, bytes);
@@ -195,8 +213,8 @@ napi_value AttendRows(Call& call) {
     }
     caches.push_back({keys[r], values[r], positions[r], capacities[r]});
   }
-  call.Check(call.ops().attend_rows(call.context(), out, q, k, v, cos, sin, caches.data(), rows, heads, kv_heads,
-                                    head_dim, scale, window));
+  call.Check(call.ops().attend_rows(call.context(), out, q, k, v, cos, sin, caches.data(), type.type, rows, heads,
+                                    kv_heads, head_dim, scale, window));
   return nullptr;
 }
 
@@ -238,9 +256,9 @@ void ExportForward(napi_env env, napi_value exports) {
       {"embed", Bind<Embed, 5>},
       {"rmsnorm", Bind<RmsNorm, 6>},
       {"rope", Bind<Rope, 7>},
-      {"kvWrite", Bind<KvWrite, 7>},
-      {"attention", Bind<Attention, 12>},
-      {"attendRows", Bind<AttendRows, 15>},
+      {"kvWrite", Bind<KvWrite, 8>},
+      {"attention", Bind<Attention, 13>},
+      {"attendRows", Bind<AttendRows, 16>},
       {"siluMul", Bind<SiluMul, 4>},
       {"add", Bind<Add, 3>},
       {"addBias", Bind<AddBias, 4>},

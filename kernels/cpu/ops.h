@@ -19,14 +19,14 @@ ms_status Embed(ms_context*, float* out, ms_weights table, const int32_t* ids, i
 ms_status RmsNorm(ms_context*, float* out, const float* x, const float* gain, int64_t rows, int64_t dim, double eps);
 ms_status Rope(ms_context*, float* x, const float* cos, const float* sin, int64_t start, int64_t tokens, int64_t heads,
                int64_t head_dim);
-ms_status KvWrite(ms_context*, float* cache, const float* x, int64_t start, int64_t tokens, int64_t kv_heads,
-                  int64_t head_dim, int64_t capacity);
-ms_status Attention(ms_context*, float* out, const float* q, const float* k_cache, const float* v_cache, int64_t start,
-                    int64_t tokens, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t capacity, double scale,
-                    int64_t window);
+ms_status KvWrite(ms_context*, void* cache, ms_value_type type, const float* x, int64_t start, int64_t tokens,
+                  int64_t kv_heads, int64_t head_dim, int64_t capacity);
+ms_status Attention(ms_context*, float* out, const float* q, const void* k_cache, const void* v_cache,
+                    ms_value_type type, int64_t start, int64_t tokens, int64_t heads, int64_t kv_heads,
+                    int64_t head_dim, int64_t capacity, double scale, int64_t window);
 ms_status AttendRows(ms_context*, float* out, float* q, float* k, const float* v, const float* cos, const float* sin,
-                     const ms_cache_row* caches, int64_t rows, int64_t heads, int64_t kv_heads, int64_t head_dim,
-                     double scale, int64_t window);
+                     const ms_cache_row* caches, ms_value_type type, int64_t rows, int64_t heads, int64_t kv_heads,
+                     int64_t head_dim, double scale, int64_t window);
 ms_status SiluMul(ms_context*, float* out, const float* gate, const float* up, int64_t n);
 ms_status AddInto(ms_context*, float* x, const float* y, int64_t n);
 ms_status AddBias(ms_context*, float* x, const float* bias, int64_t rows, int64_t n);

@@ -39,10 +39,11 @@ __global__ void __launch_bounds__(256) RotateAndStore(Decode p) {
   if (of_q) return;
   const int64_t to = (kv * cache.capacity + cache.position) * p.head_dim + element;
   const float* v = p.v + (row * p.kv_heads + kv) * p.head_dim + element;
-  cache.keys[to] = first;
-  cache.keys[to + half] = second;
-  cache.values[to] = v[0];
-  cache.values[to + half] = v[half];
+  float *keys = static_cast<float*>(cache.keys), *values = static_cast<float*>(cache.values);
+  keys[to] = first;
+  keys[to + half] = second;
+  values[to] = v[0];
+  values[to + half] = v[half];
 }
 
 MS_DEVICE float4 Zero4() {
@@ -142,8 +143,8 @@ __global__ void __launch_bounds__(kThreads) AttendSplit(Decode p) {
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) states[h].sum[i] = Zero4();
   }
-  const float *keys = cache.keys + kv * cache.capacity * p.head_dim,
-              *values = cache.values + kv * cache.capacity * p.head_dim;
+  const float *keys = static_cast<const float*>(cache.keys) + kv * cache.capacity * p.head_dim,
+              *values = static_cast<const float*>(cache.values) + kv * cache.capacity * p.head_dim;
   for (int64_t at = begin; at < end; at += kKeys * kUnroll) {
     float4 k[kUnroll][kVectors], v[kUnroll][kVectors];
     bool there[kUnroll];

@@ -65,28 +65,40 @@ ms_status Rope(ms_context* ctx, float* x, const float* cos, const float* sin, in
   return Run(ctx, [&](Op& op) { rope(x, cos, sin, start, tokens, heads, head_dim, op.stream()); });
 }
 
-ms_status KvWrite(ms_context* ctx, float* cache, const float* x, int64_t start, int64_t tokens, int64_t kv_heads,
-                  int64_t head_dim, int64_t capacity) {
-  return Run(ctx, [&](Op& op) { kv_write(cache, x, start, tokens, kv_heads, head_dim, capacity, op.stream()); });
+void RequireFp32Cache(ms_value_type type) {
+  if (type == MS_F32) return;
+  throw Failure{MS_UNSUPPORTED,
+                "expected key-value caches of f32 on the GPU but received type " + std::to_string(type)};
 }
 
-ms_status Attention(ms_context* ctx, float* out, const float* q, const float* k_cache, const float* v_cache,
-                    int64_t start, int64_t tokens, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t capacity,
-                    double scale, int64_t window) {
+ms_status KvWrite(ms_context* ctx, void* cache, ms_value_type type, const float* x, int64_t start, int64_t tokens,
+                  int64_t kv_heads, int64_t head_dim, int64_t capacity) {
+  return Run(ctx, [&](Op& op) {
+    RequireFp32Cache(type);
+    kv_write(static_cast<float*>(cache), x, start, tokens, kv_heads, head_dim, capacity, op.stream());
+  });
+}
+
+ms_status Attention(ms_context* ctx, float* out, const float* q, const void* k_cache, const void* v_cache,
+                    ms_value_type type, int64_t start, int64_t tokens, int64_t heads, int64_t kv_heads,
+                    int64_t head_dim, int64_t capacity, double scale, int64_t window) {
   return Run(ctx, [&](Op& op) {
     RequireHeadDim(head_dim);
+    RequireFp32Cache(type);
     // Half a block of queries is worth a tensor core's tiles, where bf16 is allowed.
     const bool by_tiles = op.exact() == 0 && tokens >= kMmaQueries && head_dim <= kMaxMmaHeadDim && head_dim % 16 == 0;
-    (by_tiles ? attention_mma : attention)(out, q, k_cache, v_cache, start, tokens, heads, kv_heads, head_dim, capacity,
-                                           scale, window, op.stream());
+    (by_tiles ? attention_mma : attention)(out, q, static_cast<const float*>(k_cache),
+                                           static_cast<const float*>(v_cache), start, tokens, heads, kv_heads, head_dim,
+                                           capacity, scale, window, op.stream());
   });
 }
 
 ms_status AttendRows(ms_context* ctx, float* out, float* q, float* k, const float* v, const float* cos,
-                     const float* sin, const ms_cache_row* host_rows, int64_t rows, int64_t heads, int64_t kv_heads,
-                     int64_t head_dim, double scale, int64_t window) {
+                     const float* sin, const ms_cache_row* host_rows, ms_value_type type, int64_t rows, int64_t heads,
+                     int64_t kv_heads, int64_t head_dim, double scale, int64_t window) {
   return Run(ctx, [&](Op& op) {
     RequireHeadDim(head_dim);
+    RequireFp32Cache(type);
     int64_t last = 0;
     const auto* caches = op.UploadRows(host_rows, rows, &last);
     void* workspace = op.TakeBytes(attend_rows_workspace(rows, heads, head_dim, last));

@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-#define MS_ABI_VERSION 6u
+#define MS_ABI_VERSION 7u
 
 typedef int32_t ms_status;
 enum {
@@ -65,7 +65,7 @@ typedef struct ms_patch24 {
 
 /* Where one row of a batch of sequences is: its token's position, and its layer's caches (KV, capacity, hd). */
 typedef struct ms_cache_row {
-  float *keys, *values;
+  void *keys, *values;
   int64_t position, capacity;
 } ms_cache_row;
 
@@ -109,16 +109,17 @@ typedef struct ms_ops {
                        double eps);
   ms_status (*rope)(ms_context*, float* x, const float* cos, const float* sin, int64_t start, int64_t tokens,
                     int64_t heads, int64_t head_dim);
-  ms_status (*kv_write)(ms_context*, float* cache, const float* x, int64_t start, int64_t tokens, int64_t kv_heads,
-                        int64_t head_dim, int64_t capacity);
-  ms_status (*attention)(ms_context*, float* out, const float* q, const float* k_cache, const float* v_cache,
-                         int64_t start, int64_t tokens, int64_t heads, int64_t kv_heads, int64_t head_dim,
-                         int64_t capacity, double scale, int64_t window);
+  /* caches of `type`: MS_F32 or MS_BF16 */
+  ms_status (*kv_write)(ms_context*, void* cache, ms_value_type type, const float* x, int64_t start, int64_t tokens,
+                        int64_t kv_heads, int64_t head_dim, int64_t capacity);
+  ms_status (*attention)(ms_context*, float* out, const float* q, const void* k_cache, const void* v_cache,
+                         ms_value_type type, int64_t start, int64_t tokens, int64_t heads, int64_t kv_heads,
+                         int64_t head_dim, int64_t capacity, double scale, int64_t window);
   /* decoding, a token of each of `rows` sequences: q and k are rotated in place, k and v written to their caches, and
    * each row attends to its own */
   ms_status (*attend_rows)(ms_context*, float* out, float* q, float* k, const float* v, const float* cos,
-                           const float* sin, const ms_cache_row* host_rows, int64_t rows, int64_t heads,
-                           int64_t kv_heads, int64_t head_dim, double scale, int64_t window);
+                           const float* sin, const ms_cache_row* host_rows, ms_value_type type, int64_t rows,
+                           int64_t heads, int64_t kv_heads, int64_t head_dim, double scale, int64_t window);
   ms_status (*silu_mul)(ms_context*, float* out, const float* gate, const float* up, int64_t n);
   ms_status (*add)(ms_context*, float* x, const float* y, int64_t n);
   ms_status (*add_bias)(ms_context*, float* x, const float* bias, int64_t rows, int64_t n);

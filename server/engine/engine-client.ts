@@ -1,7 +1,9 @@
 /** The engine as the HTTP thread sees it: starts the worker, turns its messages into async iterables and promises. */
 import { Worker } from 'node:worker_threads';
 import type { BackendName } from '../../kernels/backend-types.js';
+import type { KvType } from '../../kernels/types.js';
 import { ServerError } from '../errors.js';
+import { chooseKvType } from './backend.js';
 import type { ChatMessage } from './chat-template.js';
 import { fromWire, type EngineOptions, type FromEngine, type ToEngine } from './protocol.js';
 import type {
@@ -24,6 +26,8 @@ export interface StartOptions {
   /** On a GPU: the dense matrices stay in host memory. */
   readonly denseOnHost?: boolean;
   readonly kvBytes?: number;
+  /** What key-value caches hold; `auto` by default. */
+  readonly kvType?: 'auto' | KvType;
   readonly maxRunning?: number;
   /** Sequences that may wait beyond the running ones before queue_full. */
   readonly maxQueue?: number;
@@ -43,6 +47,7 @@ export async function startEngine(options: StartOptions): Promise<Engine> {
     maxContext: options.maxContext,
     backend: options.backend ?? 'cpu',
     denseOnHost: options.denseOnHost ?? false,
+    kvType: chooseKvType(options.kvType ?? 'auto', options.backend ?? 'cpu'),
     kvBytes: options.kvBytes ?? (options.backend === 'cuda' ? undefined : DEFAULTS.kvBytes),
     maxRunning: options.maxRunning ?? DEFAULTS.maxRunning,
   };

@@ -17,6 +17,7 @@ native.useBackend(options.backend);
 const model = loadModel(options.modelDirectory, {
   threads: options.threads,
   denseOnHost: options.denseOnHost,
+  kvType: options.kvType,
   ...(options.maxContext === undefined ? {} : { maxContext: options.maxContext }),
 });
 const device = deviceMemory();

@@ -69,7 +69,7 @@ export class Evaluation {
       ...(separator === undefined ? {} : { separator }),
       ...(windows === undefined ? {} : { limit: windows * windowLength + 1 }),
     });
-    this.cache = new KvCache(model.config, windowLength);
+    this.cache = new KvCache(model.config, windowLength, model.kvType);
   }
 
   get progress(): { readonly done: number; readonly of: number } {

@@ -1,12 +1,12 @@
-/** Keys and values of one sequence: per layer two (KV, capacity, hd) fp32 buffers, allocated once, freed with the sequence. */
-import { native, type Handle } from '../../kernels/index.js';
+/** Keys and values of one sequence: per layer two (KV, capacity, hd) buffers of bf16 or fp32, allocated once, freed with the sequence. */
+import { native, type Handle, type KvType } from '../../kernels/index.js';
 import type { ModelConfig } from './model-config.js';
 
-const BYTES_PER_VALUE = 4;
+const BYTES_PER_VALUE: Readonly<Record<KvType, number>> = { bf16: 2, f32: 4 };
 
 /** Bytes that a cache for `capacity` positions takes. */
-export function kvCacheBytes(config: ModelConfig, capacity: number): number {
-  return config.layers * 2 * config.kvHeads * capacity * config.headDim * BYTES_PER_VALUE;
+export function kvCacheBytes(config: ModelConfig, capacity: number, type: KvType): number {
+  return config.layers * 2 * config.kvHeads * capacity * config.headDim * BYTES_PER_VALUE[type];
 }
 
 export class KvCache {
@@ -19,8 +19,9 @@ export class KvCache {
   constructor(
     config: ModelConfig,
     readonly capacity: number,
+    readonly type: KvType = 'f32',
   ) {
-    const bytes = kvCacheBytes(config, capacity);
+    const bytes = kvCacheBytes(config, capacity, type);
     const part = bytes / (config.layers * 2);
     this.buffer = native.alloc(bytes);
     const views = Array.from({ length: config.layers * 2 }, (_, i) => native.view(this.buffer, i * part, part));

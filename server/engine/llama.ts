@@ -108,6 +108,9 @@ export class Forward {
    */
   decode(rows: readonly DecodeRow[]): void {
     const full = rows.find(({ cache }) => cache.length >= cache.capacity);
+    if (rows.some(({ cache }) => cache.type !== rows[0]?.cache.type)) {
+      throw new RangeError('expected caches of one type in a batch, but received both bf16 and f32');
+    }
     if (rows.length === 0 || rows.length > HEAD_ROWS || full) {
       throw new RangeError(
         `expected 1…${HEAD_ROWS} sequences with room in their caches, but received ${rows.length}${full ? ', one of them full' : ''}`,
@@ -143,6 +146,7 @@ export class Forward {
         headDim,
         1 / Math.sqrt(headDim),
         windows[index] ?? 0,
+        rows[0]?.cache.type ?? 'f32',
       );
       this.mix(layer, rows.length, product);
     });
@@ -187,8 +191,8 @@ export class Forward {
     const [keys, values] = [cache.keys[index] as Handle, cache.values[index] as Handle];
     native.rope(this.q, this.cos, this.sin, cache.length, tokens, heads, headDim);
     native.rope(this.k, this.cos, this.sin, cache.length, tokens, kvHeads, headDim);
-    native.kvWrite(keys, this.k, cache.length, tokens, kvHeads, headDim, cache.capacity);
-    native.kvWrite(values, this.v, cache.length, tokens, kvHeads, headDim, cache.capacity);
+    native.kvWrite(keys, this.k, cache.length, tokens, kvHeads, headDim, cache.capacity, cache.type);
+    native.kvWrite(values, this.v, cache.length, tokens, kvHeads, headDim, cache.capacity, cache.type);
     native.attention(
       this.a,
       this.q,
@@ -202,6 +206,7 @@ export class Forward {
       cache.capacity,
       1 / Math.sqrt(headDim),
       windows[index] ?? 0,
+      cache.type,
     );
   }
 

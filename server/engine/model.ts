@@ -1,7 +1,7 @@
 /** A model directory, loaded: configuration, frozen weights, tokenizer. Shared by the engine worker and the command line. */
 import { existsSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
-import { native } from '../../kernels/index.js';
+import { native, type KvType } from '../../kernels/index.js';
 import { baseDigest } from './base-digest.js';
 import { Forward } from './llama.js';
 import { readModelConfig, type ModelConfig } from './model-config.js';
@@ -20,13 +20,20 @@ export interface Model {
   /** Undefined where the directory has no tokenizer.json: then only token ids are taken. */
   readonly tokenizer: ModelTokenizer | undefined;
   readonly forward: Forward;
+  /** What the caches of sequences and evaluations hold. Training's are fp32. */
+  readonly kvType: KvType;
   dispose(): void;
 }
 
 /** Loads `directory`; denseOnHost: on a GPU, only what is not masked is copied there. Throws one line that says which file, field or tensor can't be run and why. */
 export function loadModel(
   directory: string,
-  options: { readonly threads?: number; readonly maxContext?: number; readonly denseOnHost?: boolean } = {},
+  options: {
+    readonly threads?: number;
+    readonly maxContext?: number;
+    readonly denseOnHost?: boolean;
+    readonly kvType?: KvType;
+  } = {},
 ): Model {
   const path = resolve(directory);
   if (!existsSync(path)) throw new Error(`expected a model directory at ${path}, but there is none; check --model`);
@@ -58,6 +65,7 @@ export function loadModel(
     weights,
     tokenizer,
     forward,
+    kvType: options.kvType ?? 'f32',
     dispose: () => {
       forward.dispose();
       weights.dispose();

@@ -1,6 +1,7 @@
 /** Messages between the HTTP thread (engine-client.ts) and the engine thread (engine-worker.ts). Errors travel as their code and sentence. */
 import { ServerError, type ErrorCode } from '../errors.js';
 import type { BackendName } from '../../kernels/backend-types.js';
+import type { KvType } from '../../kernels/types.js';
 import type { ChatMessage } from './chat-template.js';
 import type {
   DeviceMemory,
@@ -23,6 +24,7 @@ export interface EngineOptions {
   readonly denseOnHost: boolean;
   /** Budget of all key-value caches together; undefined, on a GPU: a share of what the weights leave free. */
   readonly kvBytes: number | undefined;
+  readonly kvType: KvType;
   /** Sequences that take turns. */
   readonly maxRunning: number;
 }

@@ -27,7 +27,7 @@ export class Sequence {
     private readonly queuedAt: number,
     private readonly emit: (event: GenerateEvent) => void,
   ) {
-    this.cache = new KvCache(model.config, Sequence.positions(ids.length, request));
+    this.cache = new KvCache(model.config, Sequence.positions(ids.length, request), model.kvType);
     this.sampler = new Sampler(request);
     this.detokenizer = model.tokenizer && new Detokenizer(model.tokenizer, request.stop);
   }
@@ -38,7 +38,7 @@ export class Sequence {
   }
 
   static kvBytes(model: Model, promptTokens: number, request: GenerateRequest): number {
-    return kvCacheBytes(model.config, Sequence.positions(promptTokens, request));
+    return kvCacheBytes(model.config, Sequence.positions(promptTokens, request), model.kvType);
   }
 
   /** The prompt has been run: what is left is decoding, by `next` and `take`. */

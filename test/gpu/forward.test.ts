@@ -59,8 +59,8 @@ function attended(scope: Scope, next: Random, window: number): Outputs {
   const caches = [0, 1].map(() => scope.put(floats(next, kvHeads * capacity * hd))) as [Handle, Handle];
   const out = scope.room(tokens * heads * hd * 4);
   native.rope(q, cos, sin, start, tokens, heads, hd);
-  for (const cache of caches) native.kvWrite(cache, x, start, tokens, kvHeads, hd, capacity);
-  native.attention(out, q, ...caches, start, tokens, heads, kvHeads, hd, capacity, hd ** -0.5, window);
+  for (const cache of caches) native.kvWrite(cache, x, start, tokens, kvHeads, hd, capacity, 'f32');
+  native.attention(out, q, ...caches, start, tokens, heads, kvHeads, hd, capacity, hd ** -0.5, window, 'f32');
   return { out: scope.floats(out, tokens * heads * hd), cache: scope.floats(caches[0], kvHeads * capacity * hd) };
 }
 
@@ -73,7 +73,24 @@ sameOnBoth('attendRows: a token of each of three sequences', FP32, (scope, next)
   const caches = (): Float64Array => Float64Array.from(capacities, (capacity) => put(kvHeads * capacity * hd));
   const out = scope.room(rows * heads * hd * 4);
   const positions = Int32Array.of(0, 280, 7);
-  native.attendRows(out, q, k, v, cos, sin, caches(), caches(), positions, capacities, heads, kvHeads, hd, 0.2, 0);
+  native.attendRows(
+    out,
+    q,
+    k,
+    v,
+    cos,
+    sin,
+    caches(),
+    caches(),
+    positions,
+    capacities,
+    heads,
+    kvHeads,
+    hd,
+    0.2,
+    0,
+    'f32',
+  );
   return { out: scope.floats(out, rows * heads * hd), k: scope.floats(k, rows * kvHeads * hd) };
 });
 

@@ -73,6 +73,7 @@ const OPS: Readonly<Record<string, readonly Argument[]>> = {
     count('kvHeads', 2),
     count('headDim', 6),
     count('capacity', 8),
+    type,
   ],
   attention: [
     out('out', 2 * 4 * 6 * 4),
@@ -87,6 +88,7 @@ const OPS: Readonly<Record<string, readonly Argument[]>> = {
     count('capacity', 8),
     number('scale', 0.5),
     index('window', 0),
+    type,
   ],
   attendRows: [
     out('out', 3 * 4 * 6 * 4),
@@ -104,6 +106,7 @@ const OPS: Readonly<Record<string, readonly Argument[]>> = {
     count('headDim', 6),
     number('scale', 0.5),
     index('window', 3),
+    type,
   ],
   siluMul: [out('out', 20), input('gate', 20), input('up', 20), count('n', 5)],
   add: [out('x', 20), input('y', 20), count('n', 5)],
@@ -319,7 +322,7 @@ function checkArray(op: string, args: readonly unknown[], at: number, name: stri
 }
 
 test('values outside their range are refused by name', () => {
-  const cases: readonly (readonly [string, number, number | Int32Array, RegExp])[] = [
+  const cases: readonly (readonly [string, number, number | string | Int32Array, RegExp])[] = [
     ['rmsnorm', 5, -1, /eps of at least 0/],
     ['rope', 6, 5, /even headDim/],
     ['kvWrite', 2, 7, /start \+ tokens of at most capacity = 8 but received 9/],
@@ -329,6 +332,7 @@ test('values outside their range are refused by name', () => {
     ['attendRows', 8, Int32Array.of(0, 8, 2), /positions of at most capacity − 1 = 7 but received 8/],
     ['attendRows', 8, Int32Array.of(0, -1, 2), /positions of at least 0 but received -1/],
     ['attendRows', 9, Int32Array.of(8, 9, 8), /keys of at least KV·capacity·hd·4 = 432 aligned bytes but received 384/],
+    ['kvWrite', 7, 'f16', /type to be 'f32' or 'bf16' but received 'f16'/],
     ['attention', 7, 3, /heads to be a multiple of kvHeads but received 4 and 3/],
     ['matmul24', 5, 12, /k to be a multiple of 8 but received 12/],
     ['matmul24Patched', 6, 12, /k to be a multiple of 8/],

@@ -103,8 +103,12 @@ onEveryIsa(import.meta.url, () => {
     scoped((scope) => {
       const [start, tokens, kvHeads, headDim, capacity] = [3, 2, 2, 5, 8];
       const x = floats(random(4), tokens * kvHeads * headDim);
-      const cache = scope.room(kvHeads * capacity * headDim * 4);
-      native.kvWrite(cache, scope.put(x), start, tokens, kvHeads, headDim, capacity);
+      const [cache, narrow] = [
+        scope.room(kvHeads * capacity * headDim * 4),
+        scope.room(kvHeads * capacity * headDim * 2),
+      ];
+      native.kvWrite(cache, scope.put(x), start, tokens, kvHeads, headDim, capacity, 'f32');
+      native.kvWrite(narrow, scope.put(x), start, tokens, kvHeads, headDim, capacity, 'bf16');
       const expected = new Float32Array(kvHeads * capacity * headDim);
       for (let t = 0; t < tokens; t++) {
         for (let h = 0; h < kvHeads; h++) {
@@ -113,6 +117,7 @@ onEveryIsa(import.meta.url, () => {
         }
       }
       assertSameBits(scope.floats(cache, expected.length), expected, 'cache');
+      assert.deepEqual(scope.words(narrow, expected.length), Uint16Array.from(expected, toBf16));
     });
   });
 

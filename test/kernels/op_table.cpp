@@ -133,11 +133,24 @@ void Attention(int64_t start, int64_t tokens, int64_t heads, int64_t kv_heads, i
     if (head_dim % 2 == 0) {
       backend->ops.rope(ctx, query.data(), table.data(), table.data(), start, tokens, heads, head_dim);
     }
-    backend->ops.kv_write(ctx, cache.data(), kv.data(), start, tokens, kv_heads, head_dim, capacity);
-    backend->ops.attention(ctx, out.data(), query.data(), cache.data(), cache.data(), start, tokens, heads, kv_heads,
-                           head_dim, capacity, 0.3, window);
-    for (const float f : out) Expect(std::isfinite(f), "attention is finite", start, tokens, head_dim);
-    return out;
+    std::vector<float> results;
+    std::vector<uint16_t> rounded(cache.size());
+    backend->ops.to_bf16(ctx, rounded.data(), cache.data(), MS_F32, static_cast<int64_t>(cache.size()));
+    for (const ms_value_type type : {MS_F32, MS_BF16}) {
+      void* data = type == MS_F32 ? static_cast<void*>(cache.data()) : rounded.data();
+      backend->ops.kv_write(ctx, data, type, kv.data(), start, tokens, kv_heads, head_dim, capacity);
+      backend->ops.attention(ctx, out.data(), query.data(), data, data, type, start, tokens, heads, kv_heads, head_dim,
+                             capacity, 0.3, window);
+      for (const float f : out) Expect(std::isfinite(f), "attention is finite", start, tokens, head_dim);
+      results.insert(results.end(), out.begin(), out.end());
+      if (head_dim % 2 != 0) continue;
+      std::vector<float> key(static_cast<size_t>(kv_heads * head_dim));
+      const ms_cache_row row = {data, data, start, capacity};
+      backend->ops.attend_rows(ctx, out.data(), query.data(), key.data(), kv.data(), table.data(), table.data(), &row,
+                               type, 1, heads, kv_heads, head_dim, 0.3, window);
+      results.insert(results.end(), out.begin(), out.begin() + heads * head_dim);
+    }
+    return results;
   });
 }
 

@@ -77,7 +77,7 @@ CASE(Positions, "rotary embedding and cache writes are the CPU's") {
   ExpectNear(device, host, kRounding, "rope");
   std::vector<float> cache(static_cast<size_t>(heads * positions * hd)), cache_cpu = cache;
   kv_write(cache.data(), host.data(), start, tokens, heads, hd, positions, nullptr);
-  cpu->ops.kv_write(context, cache_cpu.data(), host.data(), start, tokens, heads, hd, positions);
+  cpu->ops.kv_write(context, cache_cpu.data(), MS_F32, host.data(), start, tokens, heads, hd, positions);
   ExpectSame(cache, cache_cpu, "kv_write");
   for (const int32_t inverse : {0, 1}) {
     std::vector<float> batch = Floats(random, 2 * tokens * heads * hd), batch_cpu = batch;
@@ -104,8 +104,8 @@ CASE(Prefill, "attention of many queries is the CPU's, with and without a window
         std::vector<float> device = Like(q), host = device;
         attention(device.data(), q.data(), k.data(), v.data(), start, tokens, h.heads, h.kv_heads, h.head_dim, capacity,
                   0.4, window, nullptr);
-        cpu->ops.attention(context, host.data(), q.data(), k.data(), v.data(), start, tokens, h.heads, h.kv_heads,
-                           h.head_dim, capacity, 0.4, window);
+        cpu->ops.attention(context, host.data(), q.data(), k.data(), v.data(), MS_F32, start, tokens, h.heads,
+                           h.kv_heads, h.head_dim, capacity, 0.4, window);
         ExpectNear(device, host, kRounding, "attention", h.head_dim);
       }
     }
@@ -123,8 +123,8 @@ CASE(TensorPrefill, "attention on tensor cores is the CPU's to the rounding of p
         std::vector<float> device = Like(q), host = device;
         attention_mma(device.data(), q.data(), k.data(), v.data(), start, tokens, h.heads, h.kv_heads, h.head_dim,
                       capacity, 0.4, window, nullptr);
-        cpu->ops.attention(context, host.data(), q.data(), k.data(), v.data(), start, tokens, h.heads, h.kv_heads,
-                           h.head_dim, capacity, 0.4, window);
+        cpu->ops.attention(context, host.data(), q.data(), k.data(), v.data(), MS_F32, start, tokens, h.heads,
+                           h.kv_heads, h.head_dim, capacity, 0.4, window);
         // A probability is rounded to 2⁻⁹; with a window of 1 it is 1.
         ExpectNear(device, host, window == 1 ? 1e-6 : 0x1p-9, "attention_mma", h.head_dim);
       }
@@ -166,7 +166,7 @@ CASE(Decode, "a token of each sequence attends to its own cache as on the CPU") 
       attend_rows(out.data(), q_device.data(), k_device.data(), v.data(), cos.data(), sin.data(), device.rows.data(),
                   rows, h.heads, h.kv_heads, h.head_dim, 0.4, window, capacity - 1, workspace.data(), nullptr);
       cpu->ops.attend_rows(context, out_host.data(), q_host.data(), k_host.data(), v.data(), cos.data(), sin.data(),
-                           host.rows.data(), rows, h.heads, h.kv_heads, h.head_dim, 0.4, window);
+                           host.rows.data(), MS_F32, rows, h.heads, h.kv_heads, h.head_dim, 0.4, window);
       ExpectNear(q_device, q_host, kRounding, "q", h.head_dim);
       ExpectNear(k_device, k_host, kRounding, "k", h.head_dim);
       ExpectNear(out, out_host, kRounding, "attend_rows", h.head_dim);

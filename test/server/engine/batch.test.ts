@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { symbolsToNibbles } from '../../../codec/pattern.js';
-import { native, type Handle } from '../../../kernels/index.js';
-import { KvCache } from '../../../server/engine/kv-cache.js';
+import { native, type Handle, type KvType } from '../../../kernels/index.js';
+import { KvCache, kvCacheBytes } from '../../../server/engine/kv-cache.js';
 import { loadModel } from '../../../server/engine/model.js';
 import type { CompactedMatrix, MaskableMatrix, TaskWeights } from '../../../server/engine/types.js';
 import { onEveryIsa } from '../../kernels/every-isa.js';
@@ -35,21 +35,41 @@ onEveryIsa(import.meta.url, () => {
     assert.deepEqual(native.usage(), { buffers: 0, bytes: 0, mappedBytes: 0 });
   });
 
-  test('a batch of all kinds of tasks gives each the logits that it has by itself', () => {
-    const alone = Object.entries(tasks).map(([name, task]) => ({ name, logits: decode([task])[0]! }));
-    const [forwards, backwards] = [Object.values(tasks), Object.values(tasks).reverse()];
-    for (const batch of [forwards, backwards, [...forwards, ...backwards]]) {
-      decode(batch).forEach((logits, row) => {
-        const task = alone[Object.values(tasks).indexOf(batch[row] as TaskWeights | null)]!;
-        assertSameBits(logits, task.logits, `${task.name} in row ${row} of ${batch.length}`);
-      });
-    }
+  for (const type of ['f32', 'bf16'] as const) {
+    test(`a batch of all kinds of tasks gives each the logits that it has by itself, from ${type} caches`, () => {
+      const alone = Object.entries(tasks).map(([name, task]) => ({ name, logits: decode([task], type)[0]! }));
+      const [forwards, backwards] = [Object.values(tasks), Object.values(tasks).reverse()];
+      for (const batch of [forwards, backwards, [...forwards, ...backwards]]) {
+        decode(batch, type).forEach((logits, row) => {
+          const task = alone[Object.values(tasks).indexOf(batch[row] as TaskWeights | null)]!;
+          assertSameBits(logits, task.logits, `${task.name} in row ${row} of ${batch.length}`);
+        });
+      }
+    });
+
+    test(`decode gives the same bits as run of one token at a time, from ${type} caches`, () => {
+      for (const [name, task] of Object.entries(tasks)) {
+        assertSameBits(decode([task], type)[0]!, runOneByOne(task, type), name);
+      }
+    });
+  }
+
+  test('bf16 caches take half the memory and change logits by the rounding of keys and values', () => {
+    native.setPrecision('f32');
+    const [narrow, wide] = (['bf16', 'f32'] as const).map((type) => decode([null], type)[0]!);
+    native.setPrecision('bf16');
+    const error = relativeError(narrow!, wide!);
+    assert.ok(error > 1e-5 && error < 1e-2, String(error));
+    assert.equal(2 * kvCacheBytes(model.config, 7, 'bf16'), kvCacheBytes(model.config, 7, 'f32'));
   });
 
-  test('decode gives the same bits as run of one token at a time', () => {
-    for (const [name, task] of Object.entries(tasks)) {
-      assertSameBits(decode([task])[0]!, runOneByOne(task), name);
-    }
+  test('caches of both types in one batch are refused', () => {
+    const caches = (['bf16', 'f32'] as const).map((type) => new KvCache(model.config, 1, type));
+    assert.throws(
+      () => model.forward.decode(caches.map((cache) => ({ id: 1, cache, task: null }))),
+      /expected caches of one type in a batch/,
+    );
+    for (const cache of caches) cache.dispose();
   });
 
   test('a patched task computes what its mask, compacted, computes, to the rounding of a forward pass', () => {
@@ -76,8 +96,8 @@ onEveryIsa(import.meta.url, () => {
   });
 
   /** Logits of each row's last token: the prompt by itself, then STEPS tokens together. */
-  function decode(batch: readonly (TaskWeights | null)[]): Float32Array[] {
-    const caches = batch.map(() => new KvCache(model.config, PROMPT.length + STEPS));
+  function decode(batch: readonly (TaskWeights | null)[], type: KvType = 'f32'): Float32Array[] {
+    const caches = batch.map(() => new KvCache(model.config, PROMPT.length + STEPS, type));
     batch.forEach((task, row) => model.forward.run(PROMPT, caches[row]!, task));
     for (let step = 0; step < STEPS; step++) {
       model.forward.decode(batch.map((task, row) => ({ id: 40 + step, cache: caches[row]!, task })));
@@ -87,8 +107,8 @@ onEveryIsa(import.meta.url, () => {
     return batch.map((_, row) => logitsOf(row));
   }
 
-  function runOneByOne(task: TaskWeights | null): Float32Array {
-    const cache = new KvCache(model.config, PROMPT.length + STEPS);
+  function runOneByOne(task: TaskWeights | null, type: KvType = 'f32'): Float32Array {
+    const cache = new KvCache(model.config, PROMPT.length + STEPS, type);
     model.forward.run(PROMPT, cache, task);
     for (let step = 0; step < STEPS; step++) model.forward.run(Int32Array.of(40 + step), cache, task);
     model.forward.head(0, 1);
