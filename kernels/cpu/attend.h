@@ -8,6 +8,7 @@
 // result depends neither on how many tokens are computed with it nor on the number of threads.
 #pragma once
 
+#include "exp_log.h"
 #include "ops.h"
 
 namespace maskserve {

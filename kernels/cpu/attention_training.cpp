@@ -4,6 +4,7 @@
 // A task owns all that it writes: forward a sequence's query head, backward a sequence's kv-head with the query heads
 // that read it. Within a task the tiles follow one another in a fixed order, so nothing depends on the threads.
 
+#include "exp_log.h"
 #include "ops.h"
 #include "strided.h"
 

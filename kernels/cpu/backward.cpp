@@ -1,5 +1,6 @@
 // Gradients of the ops between the matrix products: RMSNorm, rotary embedding, SiLU · up.
 
+#include "exp_log.h"
 #include "ops.h"
 
 namespace maskserve {

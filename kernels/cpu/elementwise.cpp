@@ -1,5 +1,6 @@
 // Ops on single elements: conversion between value types, embedding rows, SiLU · up, sums.
 
+#include "exp_log.h"
 #include "ops.h"
 
 namespace maskserve {

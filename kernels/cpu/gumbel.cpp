@@ -7,6 +7,7 @@
 //
 // Groups are worked on in blocks, pattern by pattern: a lane is a group.
 
+#include "exp_log.h"
 #include "ops.h"
 #include "patterns.h"
 #include "philox.h"

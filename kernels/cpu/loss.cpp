@@ -1,5 +1,6 @@
 // The loss over rows of logits and its gradient, in place: (1 − a) · cross-entropy + a · KL(teacher ‖ student).
 
+#include "exp_log.h"
 #include "ops.h"
 
 namespace maskserve {
