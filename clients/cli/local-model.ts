@@ -7,6 +7,8 @@ import { join } from 'node:path';
 import { encodeMaskSet } from '../../codec/encode.js';
 import type { MaskSet } from '../../codec/mask-set.js';
 import { patternTable } from '../../codec/pattern.js';
+import { native } from '../../kernels/index.js';
+import { chooseKvType } from '../../server/engine/backend.js';
 import { evaluate, tokenStream } from '../../server/engine/evaluate.js';
 import { loadModel, type Model } from '../../server/engine/model.js';
 import { Random, shuffled } from '../../server/engine/random.js';
@@ -53,8 +55,10 @@ export interface ScoreOptions extends TextOptions {
 /** Times the tokens that calibration sees: enough for windows that seldom overlap. */
 const TOKENS_TO_DRAW_FROM = 4;
 
+/** Its caches are those of a server that nobody told otherwise, so that both give the same perplexity. */
 export function openModel({ model, threads }: TextOptions): Model {
-  return loadModel(model ?? DEFAULT_MODEL, threads === undefined ? {} : { threads });
+  const kvType = chooseKvType('auto', native.info().backend);
+  return loadModel(model ?? DEFAULT_MODEL, threads === undefined ? { kvType } : { kvType, threads });
 }
 
 /** Prunes `model` as the options say. Returns the container's bytes. */
