@@ -79,7 +79,11 @@ export function updatedModel(model: Model, options: OneShotOptions, out: string,
     const { data, samples, seq, seed, damp } = options;
     const recipe = { start: 'sparsegpt-update', sources: data, samples, seq, seed, damp };
     const files = writePreparedModel(out, model, learner.parameters, mask, recipe);
-    files.publish();
+    try {
+      files.publish();
+    } finally {
+      files.discard(); // what was published is not there any more
+    }
     return { base: files.base, general: files.general };
   } finally {
     learner.dispose();

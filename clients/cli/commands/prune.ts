@@ -118,11 +118,10 @@ async function pruneAndUpdate(options: PruneOptions & GlobalOptions, directory: 
 
 /** All that can be refused before minutes of work. */
 async function check({ method, data, out, task, update }: PruneOptions): Promise<void> {
-  if (update !== undefined) checkUpdate(method, out ?? task);
+  if (update !== undefined) checkUpdate(update, method, out ?? task);
   else if (out === undefined && task === undefined) {
     throw new UsageError('expected --out FILE, --task NAME or --update DIR: where should the mask go?');
   }
-  if (update !== undefined) checkNewDirectory(update, '--update');
   if (method !== 'magnitude' && data.length === 0) {
     throw new UsageError(`expected --data: ${method} looks at what text does to the model (magnitude needs none)`);
   }
@@ -130,7 +129,8 @@ async function check({ method, data, out, task, update }: PruneOptions): Promise
   if (out !== undefined) await checkWritable(out);
 }
 
-function checkUpdate(method: OneShotMethod, other?: string): void {
+/** `other`: where the mask is to go besides. */
+function checkUpdate(directory: string, method: OneShotMethod, other?: string): void {
   if (method !== 'sparsegpt') {
     throw new UsageError(`expected --method sparsegpt beside --update: ${method} changes no weights`);
   }
@@ -139,6 +139,7 @@ function checkUpdate(method: OneShotMethod, other?: string): void {
       'expected --update without --out and --task: its mask is for the updated weights, and goes with them',
     );
   }
+  checkNewDirectory(directory, '--update');
 }
 
 function describe(container: Uint8Array, { method, out, task }: PruneOptions): Pruned {
