@@ -2,12 +2,10 @@
 import { CommanderError } from 'commander';
 import { MaskServeError } from '../sdk/index.js';
 import { explain } from './connection.js';
+import { UsageError } from './usage-error.js';
 
 export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
-
-/** A command line that can't be run: what was expected, what came. */
-export class UsageError extends Error {}
 
 /** Prints what went wrong and returns the exit code. Help and --version also end here, with 0. */
 export function report(error: unknown): number {

@@ -1,6 +1,6 @@
 /** The options that every command takes, before or after its name. */
 import { type Command, Option } from 'commander';
-import { UsageError } from './failure.js';
+import { UsageError } from './usage-error.js';
 
 export const DEFAULT_SERVER = 'http://127.0.0.1:8080';
 

@@ -2,7 +2,7 @@
 import { mkdirSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { syncDirectory } from '../../server/engine/safetensors-writer.js';
-import { UsageError } from './failure.js';
+import { UsageError } from './usage-error.js';
 
 /** Refuses what can't become a new directory, before the work that fills it. `option`: that named it. */
 export function checkNewDirectory(out: string, option = '--out'): void {

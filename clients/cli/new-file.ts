@@ -5,7 +5,7 @@ import { rename, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { UsageError } from './failure.js';
+import { UsageError } from './usage-error.js';
 
 /** Writes `chunks` to `path`; whatever ends it early (an error, Ctrl-C) leaves no half file behind. Returns the bytes written. */
 export async function writeNewFile(

@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 import type { TrainRequest } from '../../server/trainer/types.js';
 import { MaskServeError, type MaskServe, type TrainEvent, type TrainJob, type TrainTeacher } from '../sdk/index.js';
 import { connect, curlLine } from './connection.js';
-import { UsageError } from './failure.js';
+import { UsageError } from './usage-error.js';
 import type { GlobalOptions } from './global-options.js';
 import { formatCount, formatTime, printFields, printJson, printLine, printTable } from './output.js';
 import { RunCurves, type PlotOptions } from './pictures/run-curves.js';

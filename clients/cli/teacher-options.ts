@@ -5,7 +5,7 @@ import type { Command } from 'commander';
 import type { TeacherChoice } from '../../server/trainer/teacher.js';
 import { TUNE_DEFAULTS } from '../../server/trainer/defaults.js';
 import type { TrainTeacher } from '../sdk/index.js';
-import { UsageError } from './failure.js';
+import { UsageError } from './usage-error.js';
 import { integer, number } from './numbers.js';
 
 export interface TeacherOptions {

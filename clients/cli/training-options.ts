@@ -8,7 +8,7 @@ import type {
   TrainLoss,
   TrainMethod,
 } from '../../server/trainer/types.js';
-import { UsageError } from './failure.js';
+import { UsageError } from './usage-error.js';
 import { integer, number } from './numbers.js';
 import type { TextOptions } from './text-options.js';
 

@@ -1,6 +1,6 @@
 /** Digests on the command line: whole, or as much of one as tells a task's versions apart. */
 import type { MaskServe } from '../sdk/index.js';
-import { UsageError } from './failure.js';
+import { UsageError } from './usage-error.js';
 
 const WHOLE = /^[0-9a-f]{64}$/;
 const PART = /^[0-9a-f]{4,63}$/;

@@ -3,7 +3,7 @@ import { text as readAll } from 'node:stream/consumers';
 import type { Command } from 'commander';
 import type { CompletionRequest, MaskServe, Usage } from '../../sdk/index.js';
 import { connect } from '../connection.js';
-import { UsageError } from '../failure.js';
+import { UsageError } from '../usage-error.js';
 import type { GlobalOptions } from '../global-options.js';
 import { integer, number } from '../numbers.js';
 import { printJson } from '../output.js';

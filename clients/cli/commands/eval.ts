@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 import type { EvaluateResult } from '../../../server/engine/types.js';
 import type { Source } from '../../../server/trainer/corpus.js';
 import { connect } from '../connection.js';
-import { UsageError } from '../failure.js';
+import { UsageError } from '../usage-error.js';
 import type { GlobalOptions } from '../global-options.js';
 import type { ScoreOptions } from '../local-model.js';
 import { parentOption } from '../mask-family.js';

@@ -3,7 +3,7 @@ import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Command, Option } from 'commander';
 import { DENSE_TASK } from '../../../server/store/task-name.js';
-import { UsageError } from '../failure.js';
+import { UsageError } from '../usage-error.js';
 import type { GlobalOptions } from '../global-options.js';
 import { type BaseModel, openBase } from '../interchange/base-model.js';
 import { exportBitmask, exportDense } from '../interchange/checkpoint-export.js';

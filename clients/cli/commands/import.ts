@@ -9,7 +9,7 @@ import type { MaskSet } from '../../../codec/mask-set.js';
 import { weightsInFiles } from '../../../server/engine/weight-files.js';
 import { checkOwnTaskName } from '../../../server/store/task-name.js';
 import { checkServerBase, connect, curlLine } from '../connection.js';
-import { UsageError } from '../failure.js';
+import { UsageError } from '../usage-error.js';
 import type { GlobalOptions } from '../global-options.js';
 import { type BaseModel, openBase } from '../interchange/base-model.js';
 import { importCheckpoint } from '../interchange/checkpoint-import.js';

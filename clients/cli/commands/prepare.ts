@@ -3,7 +3,7 @@ import { type Command, Option } from 'commander';
 import { PREPARE_DEFAULTS, REFINE_ROUNDS } from '../../../server/trainer/defaults.js';
 import { mixThenLm, type LossPhase, parseLossSchedule, totalSteps } from '../../../server/trainer/loss-schedule.js';
 import type { PrepareFinished, PrepareRequest, PrepareSettings } from '../../../server/trainer/prepare-types.js';
-import { UsageError } from '../failure.js';
+import { UsageError } from '../usage-error.js';
 import type { GlobalOptions } from '../global-options.js';
 import { parentOption } from '../mask-family.js';
 import { checkNewDirectory } from '../new-directory.js';

@@ -5,7 +5,7 @@ import { ContainerReader } from '../../../codec/decode.js';
 import type { OneShotMethod } from '../../../server/trainer/one-shot.js';
 import { checkOwnTaskName } from '../../../server/store/task-name.js';
 import { checkServerBase, connect, curlLine } from '../connection.js';
-import { UsageError } from '../failure.js';
+import { UsageError } from '../usage-error.js';
 import type { GlobalOptions } from '../global-options.js';
 import type { OneShotOptions } from '../local-model.js';
 import { needsJson, type NeedsJson, needsText } from '../mask-family.js';

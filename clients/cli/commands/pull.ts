@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import type { Command } from 'commander';
 import type { MaskDownload } from '../../sdk/index.js';
 import { connect } from '../connection.js';
-import { UsageError } from '../failure.js';
+import { UsageError } from '../usage-error.js';
 import type { GlobalOptions } from '../global-options.js';
 import { checkWritable, writeNewFile } from '../new-file.js';
 import { formatCount, printJson, printLine, shortDigest } from '../output.js';

@@ -5,7 +5,7 @@ import { ContainerReader } from '../../../codec/decode.js';
 import { checkOwnTaskName } from '../../../server/store/task-name.js';
 import type { TrainFinished, TrainMethod, TrainRequest } from '../../../server/trainer/types.js';
 import { curlLine } from '../connection.js';
-import { UsageError } from '../failure.js';
+import { UsageError } from '../usage-error.js';
 import type { GlobalOptions } from '../global-options.js';
 import { needsJson, needsText, parentOption } from '../mask-family.js';
 import { checkWritable, writeNewFile } from '../new-file.js';

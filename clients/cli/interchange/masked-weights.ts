@@ -1,5 +1,5 @@
 /** A matrix's bytes with zeros where a mask prunes, or only those that it keeps. */
-import type { DType } from '../../../kernels/types.js';
+import type { DType } from '../../../kernels/handle.js';
 import type { ReadWeights } from '../../../server/trainer/save-model.js';
 import { patternTable } from '../../../codec/pattern.js';
 import { ELEMENT_BYTES } from '../../../server/engine/elements.js';

@@ -1,5 +1,5 @@
 /** Pictures as SVG, written by hand, and what sharp makes of them. */
-import { UsageError } from '../failure.js';
+import { UsageError } from '../usage-error.js';
 import { checkWritable, writeNewFile } from '../new-file.js';
 
 type Sharp = typeof import('sharp').default;
