@@ -1,5 +1,5 @@
 /** A child of a child of a root: decodes what a container stands on first. FORMAT.md §11 (depth) and §7 (needs). */
-import type { Handle } from '../kernels/types.js';
+import type { Handle } from '../kernels/handle.js';
 import { byteSource, type ByteSource } from './byte-source.js';
 import type { DecodeContext, MatrixShape, NativeBuffers, WeightsLookup } from './context.js';
 import { ContainerReader, type DecodeOptions } from './decode.js';

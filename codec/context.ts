@@ -1,5 +1,5 @@
 /** What a container cannot carry and its decoder may need: the parent's masks, the frozen weights. FORMAT.md §7. */
-import type { Handle } from '../kernels/types.js';
+import type { Handle } from '../kernels/handle.js';
 import type { Digest, MaskSet } from './mask-set.js';
 
 /** What a container needs to be decoded: known from its tables alone. */

@@ -1,6 +1,6 @@
 /** What the coder of a tensor needs beside its chunks: the parent's masks, the frozen weights, scales of columns. FORMAT.md §7, §8.3. */
 import type { CodedTensor } from '../kernels/codec-types.js';
-import type { Handle } from '../kernels/types.js';
+import type { Handle } from '../kernels/handle.js';
 import type { ChunkSource } from './chunk-source.js';
 import { overrun } from './chunk-source.js';
 import type { Container } from './container.js';

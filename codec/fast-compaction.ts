@@ -3,7 +3,7 @@
  * so that no tensor's nibbles are ever in memory. Tensors come in the order of coding, each chunk decoded once.
  */
 import type { CompressedTensor } from '../kernels/codec-types.js';
-import type { Handle } from '../kernels/types.js';
+import type { Handle } from '../kernels/handle.js';
 import type { DenseRuns } from './dense-run.js';
 import type { FastCoders } from './fast-coders.js';
 

@@ -1,5 +1,5 @@
 /** Where ops run: the exports of the native addon that choose a backend and say what was found. Part of `types.ts`. */
-import type { Handle } from './types.js';
+import type { Handle } from './handle.js';
 
 /** Instruction sets the CPU backend is compiled for, best first. */
 export type Isa = 'avx512' | 'avx2' | 'scalar';

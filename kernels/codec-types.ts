@@ -4,7 +4,7 @@
  * container's tables; a chunk's bytes may be anything, and what became of it is a status. Arguments are checked: a TypeError or RangeError
  * names the function and the argument.
  */
-import type { Handle } from './types.js';
+import type { Handle } from './handle.js';
 
 /** One matrix to be coded. What its coder does not need may be left out. */
 export interface CodedTensor {

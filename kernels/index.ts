@@ -11,6 +11,7 @@ import type { NativeAddon } from './types.js';
 
 export * from './backend-types.js';
 export * from './codec-types.js';
+export * from './handle.js';
 export * from './training-types.js';
 export * from './types.js';
 

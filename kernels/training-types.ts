@@ -1,5 +1,5 @@
 /** What training adds to the ops of serving (server/trainer): B sequences of T tokens, rows = B·T; gradients and optimizer state f32. */
-import type { DType, Handle } from './types.js';
+import type { DType, Handle } from './handle.js';
 
 export interface NativeTraining {
   /**

@@ -1,5 +1,5 @@
 /** Elements of the three types that weights come in, widened to fp32, which holds each of them exactly, and rounded to bf16. */
-import type { DType } from '../../kernels/types.js';
+import type { DType } from '../../kernels/handle.js';
 
 export const ELEMENT_BYTES: Readonly<Record<DType, number>> = { bf16: 2, f16: 2, f32: 4 };
 

@@ -1,7 +1,7 @@
 /** The engine as the HTTP thread sees it: starts the worker, turns its messages into async iterables and promises. */
 import { Worker } from 'node:worker_threads';
 import type { BackendName } from '../../kernels/backend-types.js';
-import type { KvType } from '../../kernels/types.js';
+import type { KvType } from '../../kernels/handle.js';
 import { ServerError } from '../errors.js';
 import { chooseKvType } from './backend.js';
 import type { ChatMessage } from './chat-template.js';

@@ -3,7 +3,8 @@
  * time, or one token of each of several: hidden states stay in scratch buffers, the head runs only for the rows that are asked for.
  */
 import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
-import { KvCache } from './kv-cache.js';
+import type { DecodeRow } from './decode-row.js';
+import type { KvCache } from './kv-cache.js';
 import { linear, linearRows } from './linear.js';
 import type { ModelConfig } from './model-config.js';
 import { RecordedSteps } from './recorded-steps.js';
@@ -22,13 +23,6 @@ const F32 = 4;
 
 /** Sees the input x (tokens, cols) f32 of each linear layer: calibration for Wanda and SparseGPT. */
 export type InputHook = (matrix: DenseMatrix, x: Handle, tokens: number) => void;
-
-/** One sequence's part in a decoding step. */
-export interface DecodeRow {
-  readonly id: number;
-  readonly cache: KvCache;
-  readonly task: TaskWeights | null;
-}
 
 type Product = (y: Handle, x: Handle, matrix: DenseMatrix) => void;
 

@@ -1,7 +1,7 @@
 /** Messages between the HTTP thread (engine-client.ts) and the engine thread (engine-worker.ts). Errors travel as their code and sentence. */
 import { ServerError, type ErrorCode } from '../errors.js';
 import type { BackendName } from '../../kernels/backend-types.js';
-import type { KvType } from '../../kernels/types.js';
+import type { KvType } from '../../kernels/handle.js';
 import type { ChatMessage } from './chat-template.js';
 import type {
   DeviceMemory,

@@ -3,7 +3,7 @@
  * tokens and positions: its ops are recorded once, and replayed with those. Where nothing is recorded (the CPU), steps are done as they are.
  */
 import { native } from '../../kernels/index.js';
-import type { DecodeRow } from './llama.js';
+import type { DecodeRow } from './decode-row.js';
 import type { TaskWeights } from './types.js';
 
 /** Of batches that take turns: each keeps some 2 MiB of the GPU. */

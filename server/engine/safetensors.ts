@@ -4,7 +4,7 @@
  */
 import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
-import type { DType } from '../../kernels/types.js';
+import type { DType } from '../../kernels/handle.js';
 
 /** Where a tensor's bytes are. */
 export interface TensorLocation {

@@ -1,5 +1,6 @@
 /** One request on its way through the engine: prefill in chunks, then a token a step, which sequences take together. */
-import { HEAD_ROWS, type DecodeRow } from './llama.js';
+import type { DecodeRow } from './decode-row.js';
+import { HEAD_ROWS } from './llama.js';
 import { Detokenizer } from './detokenizer.js';
 import { KvCache, kvCacheBytes } from './kv-cache.js';
 import type { Model } from './model.js';

@@ -1,6 +1,6 @@
 /** What the engine takes and gives: the contract between the HTTP thread, the engine worker and the command line. */
 import type { BackendName } from '../../kernels/backend-types.js';
-import type { Handle } from '../../kernels/types.js';
+import type { Handle } from '../../kernels/handle.js';
 import type { Digest } from '../../codec/mask-set.js';
 
 /** A 2:4 matrix as compress24 wrote it. */

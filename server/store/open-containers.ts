@@ -6,7 +6,7 @@ import type { ContainerReader } from '../../codec/decode.js';
 import { fileSource } from '../../codec/file-source.js';
 import type { MatrixShape } from '../../codec/context.js';
 import type { Digest, MaskSet } from '../../codec/mask-set.js';
-import type { Handle } from '../../kernels/types.js';
+import type { Handle } from '../../kernels/handle.js';
 import type { MaskableMatrix } from '../engine/types.js';
 import { frozenBuffers, frozenWeights } from './frozen-weights.js';
 import type { StoredMask } from './types.js';

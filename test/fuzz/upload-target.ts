@@ -8,7 +8,7 @@ import { buffer } from 'node:stream/consumers';
 import { ContainerReader } from '../../codec/decode.js';
 import { CodecError } from '../../codec/errors.js';
 import { MAX_HEADER_BYTES, readFixedHeader } from '../../codec/fixed-header.js';
-import { NO_BUFFER } from '../../kernels/types.js';
+import { NO_BUFFER } from '../../kernels/handle.js';
 import type { MaskableMatrix } from '../../server/engine/types.js';
 import { ServerError } from '../../server/errors.js';
 import { openDiskRegistry } from '../../server/store/disk-registry.js';

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, test, type TestContext } from 'node:test';
 import { native, type Handle } from '../../kernels/index.js';
 import { KvCache } from '../../server/engine/kv-cache.js';
-import type { DecodeRow } from '../../server/engine/llama.js';
+import type { DecodeRow } from '../../server/engine/decode-row.js';
 import { loadModel, type Model } from '../../server/engine/model.js';
 import type { TaskWeights } from '../../server/engine/types.js';
 import { writeRandomModel } from '../bench/random-model.js';

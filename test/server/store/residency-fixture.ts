@@ -1,6 +1,6 @@
 /** A residency over loads that a test begins and ends. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { NO_BUFFER } from '../../../kernels/types.js';
+import { NO_BUFFER } from '../../../kernels/handle.js';
 import { createResidency, type CheckedResidency, type ResidencyOptions } from '../../../server/store/residency.js';
 import { FakeLoader, fakeRegistry } from './fake-loader.js';
 import { BASE } from './sample-masks.js';

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { encodeMaskSet } from '../../../codec/encode.js';
 import type { Digest } from '../../../codec/mask-set.js';
-import { NO_BUFFER } from '../../../kernels/types.js';
+import { NO_BUFFER } from '../../../kernels/handle.js';
 import type { MaskableMatrix, ModelInfo } from '../../../server/engine/types.js';
 
 export interface Shape {

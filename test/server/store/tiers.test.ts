@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Digest } from '../../../codec/mask-set.js';
-import { NO_BUFFER } from '../../../kernels/types.js';
+import { NO_BUFFER } from '../../../kernels/handle.js';
 import { ServerError } from '../../../server/errors.js';
 import { createResidency, type CheckedResidency } from '../../../server/store/residency.js';
 import type { Lease, LoadEvent, Tier } from '../../../server/store/types.js';
