@@ -51,7 +51,6 @@ export type BackendChoice = (typeof BACKENDS)[number];
 /** `host`: the GPU holds tasks only, for deployments of one or few. */
 export type DensePlace = (typeof DENSE_PLACES)[number];
 
-/** `auto`: bf16, where the backend reads it. */
 export type KvChoice = (typeof KV_TYPES)[number];
 
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -72,7 +71,7 @@ interface Option<T> {
 
 const BACKENDS = ['auto', 'cpu', 'cuda'] as const;
 const DENSE_PLACES = ['device', 'host'] as const;
-const KV_TYPES = ['auto', 'bf16', 'f32'] as const;
+const KV_TYPES = ['bf16', 'f32'] as const;
 const LOG_LEVELS = ['silent', 'fatal', 'error', 'warn', 'info', 'debug', 'trace'] as const;
 const KIB = 1024;
 const PACKAGE_ROOT = fileURLToPath(new URL('../../', import.meta.url));
@@ -118,7 +117,7 @@ const OPTIONS = {
   'kv-dtype': {
     value: 'TYPE',
     parse: oneOf(KV_TYPES),
-    byDefault: 'auto: bf16, on a GPU f32',
+    byDefault: 'bf16',
     help: `what key-value caches hold: ${KV_TYPES.join(', ')}`,
   },
   backend: {
@@ -224,7 +223,7 @@ export function parseConfig(argv: readonly string[], env: Readonly<Record<string
     cacheBytes,
     warmBytes: given('warm-bytes') ?? Math.floor(cacheBytes * WARM_SHARE),
     kvBytes: asked.kvBytes ?? Math.floor(memory * KV_SHARE),
-    kvType: given('kv-dtype') ?? 'auto',
+    kvType: given('kv-dtype') ?? 'bf16',
     given: Object.freeze(asked),
     backend: given('backend') ?? 'auto',
     denseWeights: given('dense-weights') ?? 'device',

@@ -7,9 +7,8 @@ import { join } from 'node:path';
 import { encodeMaskSet } from '../../codec/encode.js';
 import type { MaskSet } from '../../codec/mask-set.js';
 import { patternTable } from '../../codec/pattern.js';
-import { native } from '../../kernels/index.js';
-import { chooseKvType } from '../../server/engine/backend.js';
 import { evaluate, tokenStream } from '../../server/engine/evaluate.js';
+import { DEFAULT_KV_TYPE } from '../../server/engine/kv-cache.js';
 import { loadModel, type Model } from '../../server/engine/model.js';
 import { Random, shuffled } from '../../server/engine/random.js';
 import type { EvaluateResult, TaskWeights } from '../../server/engine/types.js';
@@ -57,7 +56,7 @@ const TOKENS_TO_DRAW_FROM = 4;
 
 /** Its caches are those of a server that nobody told otherwise, so that both give the same perplexity. */
 export function openModel({ model, threads }: TextOptions): Model {
-  const kvType = chooseKvType('auto', native.info().backend);
+  const kvType = DEFAULT_KV_TYPE;
   return loadModel(model ?? DEFAULT_MODEL, threads === undefined ? { kvType } : { kvType, threads });
 }
 

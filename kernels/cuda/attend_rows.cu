@@ -2,9 +2,10 @@
 // their own attend to (flash-decoding), and joined by a second kernel.
 //
 // A key is read by 8 to 32 lanes in 16-byte loads, straight into registers, four keys at a time, for up to four query
-// heads of its kv-head. Bound by DRAM: 8·hd bytes a position and kv-head (fp32 caches), 5 shuffles and 2·hd/32 FMAs a
-// head. A row's result does not depend on the other rows.
+// heads of its kv-head. Bound by DRAM: 4·hd bytes a position and kv-head (bf16 caches; fp32: 8·hd), 4 or 5 shuffles and
+// 2·hd/16 or 2·hd/32 FMAs a lane and head. A row's result does not depend on the other rows.
 
+#include "cache.cuh"
 #include "reduce.cuh"
 
 namespace maskserve {
@@ -23,6 +24,7 @@ struct Decode {
 };
 
 // A thread a pair of a head of q or k: rotates it, and writes k and v to the row's caches.
+template <typename T>
 __global__ void __launch_bounds__(256) RotateAndStore(Decode p) {
   const int64_t half = p.head_dim / 2, i = GlobalIndex(), row = blockIdx.y;
   const int64_t head = i / half, element = i % half;
@@ -39,11 +41,11 @@ __global__ void __launch_bounds__(256) RotateAndStore(Decode p) {
   if (of_q) return;
   const int64_t to = (kv * cache.capacity + cache.position) * p.head_dim + element;
   const float* v = p.v + (row * p.kv_heads + kv) * p.head_dim + element;
-  float *keys = static_cast<float*>(cache.keys), *values = static_cast<float*>(cache.values);
-  keys[to] = first;
-  keys[to + half] = second;
-  values[to] = v[0];
-  values[to + half] = v[half];
+  T *keys = static_cast<T*>(cache.keys), *values = static_cast<T*>(cache.values);
+  Store(keys + to, first);
+  Store(keys + to + half, second);
+  Store(values + to, v[0]);
+  Store(values + to + half, v[half]);
 }
 
 MS_DEVICE float4 Zero4() {
@@ -71,24 +73,36 @@ MS_DEVICE float* PartialOf(const Decode& p, int64_t row, int64_t head, int64_t s
   return p.partial + ((row * p.heads + head) * p.splits + split) * (p.head_dim + 2);
 }
 
-// kLanes lanes a key, kVectors · 4 columns a lane; kHeads query heads of the kv-head.
-template <int kLanes, int kVectors, int kHeads>
+// A lane's columns of a row, kVectors · 4 from `first` on, as they lie in memory; zeros where there is no row.
+template <typename T, int kVectors>
+MS_DEVICE void LoadColumns(typename CacheFour<T>::Type (&to)[kVectors], const T* row, int64_t first, int64_t head_dim) {
+  typedef typename CacheFour<T>::Type Four;
+  if constexpr (sizeof(T) == 2 && kVectors == 2) {
+    if (head_dim % 8 == 0) {
+      const bool there = row != nullptr && first < head_dim;
+      const uint4 both = there ? *reinterpret_cast<const uint4*>(row + first) : uint4{};
+      to[0] = {both.x, both.y};
+      to[1] = {both.z, both.w};
+      return;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) {
+    const bool there = row != nullptr && first + 4 * i < head_dim;
+    to[i] = there ? *reinterpret_cast<const Four*>(row + first + 4 * i) : Four{};
+  }
+}
+
+// kLanes lanes a key of T, kVectors · 4 columns a lane; kHeads query heads of the kv-head.
+template <typename T, int kLanes, int kVectors, int kHeads>
 struct SplitAttention {
   static constexpr int kKeys = kThreads / kLanes;  // at once
   typedef Running<kVectors> State;
-
-  MS_METHOD void Load(float4 (&to)[kVectors], const float* row, int lane, int64_t head_dim) {
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      const int64_t d = 4 * (lane + kLanes * i);
-      to[i] = row != nullptr && d < head_dim ? *reinterpret_cast<const float4*>(row + d) : Zero4();
-    }
-  }
+  typedef typename CacheFour<T>::Type Four;
 
   // Four keys join each head's softmax; keys that are not attended to have no row.
-  MS_METHOD void Join(State (&states)[kHeads], const float4 (&q)[kHeads][kVectors],
-                      const float4 (&k)[kUnroll][kVectors], const float4 (&v)[kUnroll][kVectors],
-                      const bool (&there)[kUnroll], float scale) {
+  MS_METHOD void Join(State (&states)[kHeads], const float4 (&q)[kHeads][kVectors], const Four (&k)[kUnroll][kVectors],
+                      const Four (&v)[kUnroll][kVectors], const bool (&there)[kUnroll], float scale) {
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
       float score[kUnroll], most = states[h].largest;
@@ -96,7 +110,7 @@ struct SplitAttention {
       for (int j = 0; j < kUnroll; ++j) {
         float sum = 0;
 #pragma unroll
-        for (int i = 0; i < kVectors; ++i) sum = Dot4(q[h][i], k[j][i], sum);
+        for (int i = 0; i < kVectors; ++i) sum = Dot4(q[h][i], Widened(k[j][i]), sum);
         sum = WarpSum<kLanes>(sum);
         score[j] = there[j] ? sum * scale : -INFINITY;
         most = fmaxf(most, score[j]);
@@ -111,16 +125,16 @@ struct SplitAttention {
         const float e = expf(score[j] - base);
         states[h].total += e;
 #pragma unroll
-        for (int i = 0; i < kVectors; ++i) states[h].sum[i] = Fma4(e, v[j][i], states[h].sum[i]);
+        for (int i = 0; i < kVectors; ++i) states[h].sum[i] = Fma4(e, Widened(v[j][i]), states[h].sum[i]);
       }
     }
   }
 };
 
 // Grid: splits, kv-heads · chunks of kHeads query heads, rows.
-template <int kLanes, int kVectors, int kHeads>
+template <typename T, int kLanes, int kVectors, int kHeads>
 __global__ void __launch_bounds__(kThreads) AttendSplit(Decode p) {
-  typedef SplitAttention<kLanes, kVectors, kHeads> Split;
+  typedef SplitAttention<T, kLanes, kVectors, kHeads> Split;
   constexpr int kKeys = Split::kKeys, kColumns = 4 * kLanes * kVectors;
   __shared__ float sums[kKeys][kHeads][kColumns], largest[kKeys][kHeads], totals[kKeys][kHeads];
   const int64_t split = blockIdx.x, row = blockIdx.z, group = p.heads / p.kv_heads;
@@ -131,29 +145,30 @@ __global__ void __launch_bounds__(kThreads) AttendSplit(Decode p) {
   const int64_t lowest = p.window > 0 ? Max<int64_t>(0, cache.position - p.window + 1) : 0;
   const int64_t begin = Max(lowest, split * kAttendSplit), end = Min(cache.position + 1, (split + 1) * kAttendSplit);
   const int lane = static_cast<int>(threadIdx.x) % kLanes, mine = static_cast<int>(threadIdx.x) / kLanes;
+  const int first = 4 * kVectors * lane;
 
   float4 q[kHeads][kVectors];
   Running<kVectors> states[kHeads];
 #pragma unroll
   for (int h = 0; h < kHeads; ++h) {
     const int64_t head = first_head + Min<int64_t>(h, heads - 1);
-    Split::Load(q[h], p.q + (row * p.heads + head) * p.head_dim, lane, p.head_dim);
+    LoadColumns(q[h], p.q + (row * p.heads + head) * p.head_dim, first, p.head_dim);
     states[h].largest = -INFINITY;
     states[h].total = 0;
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) states[h].sum[i] = Zero4();
   }
-  const float *keys = static_cast<const float*>(cache.keys) + kv * cache.capacity * p.head_dim,
-              *values = static_cast<const float*>(cache.values) + kv * cache.capacity * p.head_dim;
+  const T *keys = static_cast<const T*>(cache.keys) + kv * cache.capacity * p.head_dim,
+          *values = static_cast<const T*>(cache.values) + kv * cache.capacity * p.head_dim;
   for (int64_t at = begin; at < end; at += kKeys * kUnroll) {
-    float4 k[kUnroll][kVectors], v[kUnroll][kVectors];
+    typename Split::Four k[kUnroll][kVectors], v[kUnroll][kVectors];
     bool there[kUnroll];
 #pragma unroll
     for (int j = 0; j < kUnroll; ++j) {
       const int64_t key = at + mine + kKeys * j;
       there[j] = key < end;
-      Split::Load(k[j], there[j] ? keys + key * p.head_dim : nullptr, lane, p.head_dim);
-      Split::Load(v[j], there[j] ? values + key * p.head_dim : nullptr, lane, p.head_dim);
+      LoadColumns(k[j], there[j] ? keys + key * p.head_dim : nullptr, first, p.head_dim);
+      LoadColumns(v[j], there[j] ? values + key * p.head_dim : nullptr, first, p.head_dim);
     }
     Split::Join(states, q, k, v, there, p.scale);
   }
@@ -161,7 +176,7 @@ __global__ void __launch_bounds__(kThreads) AttendSplit(Decode p) {
   for (int h = 0; h < kHeads; ++h) {
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
-      *reinterpret_cast<float4*>(&sums[mine][h][4 * (lane + kLanes * i)]) = states[h].sum[i];
+      *reinterpret_cast<float4*>(&sums[mine][h][first + 4 * i]) = states[h].sum[i];
     }
     if (lane == 0) {
       largest[mine][h] = states[h].largest;
@@ -205,20 +220,34 @@ __global__ void __launch_bounds__(kThreads) JoinSplits(Decode p) {
   }
 }
 
-template <int kLanes, int kVectors, int kHeads>
+template <typename T, int kLanes, int kVectors, int kHeads>
 void LaunchSplits(const Decode& p, int64_t rows, cudaStream_t stream) {
   const int64_t chunks = CeilDiv<int64_t>(p.heads / p.kv_heads, kHeads);
   const dim3 grid(static_cast<unsigned>(p.splits), static_cast<unsigned>(p.kv_heads * chunks),
                   static_cast<unsigned>(rows));
-  Launch(AttendSplit<kLanes, kVectors, kHeads>, grid, kThreads, 0, stream, p);
+  Launch(AttendSplit<T, kLanes, kVectors, kHeads>, grid, kThreads, 0, stream, p);
 }
 
-template <int kLanes, int kVectors>
+template <typename T, int kLanes, int kVectors>
 void LaunchHeads(const Decode& p, int64_t rows, cudaStream_t stream) {
   if (p.heads == p.kv_heads)
-    LaunchSplits<kLanes, kVectors, 1>(p, rows, stream);
+    LaunchSplits<T, kLanes, kVectors, 1>(p, rows, stream);
   else
-    LaunchSplits<kLanes, kVectors, 4>(p, rows, stream);
+    LaunchSplits<T, kLanes, kVectors, 4>(p, rows, stream);
+}
+
+// A lane has 16 bytes of a key; 32 of fp32 beyond hd 128.
+template <typename T>
+void LaunchLanes(const Decode& p, int64_t rows, cudaStream_t stream) {
+  constexpr int kVectors = 4 / sizeof(T);
+  if (p.head_dim <= 32 * kVectors)
+    LaunchHeads<T, 8, kVectors>(p, rows, stream);
+  else if (p.head_dim <= 64 * kVectors)
+    LaunchHeads<T, 16, kVectors>(p, rows, stream);
+  else if (p.head_dim <= 128 * kVectors)
+    LaunchHeads<T, 32, kVectors>(p, rows, stream);
+  else
+    LaunchHeads<T, 32, 2>(p, rows, stream);
 }
 
 int64_t SplitsOf(int64_t max_position) {
@@ -232,8 +261,9 @@ size_t attend_rows_workspace(int64_t rows, int64_t heads, int64_t head_dim, int6
 }
 
 void attend_rows(float* out, float* q, float* k, const float* v, const float* cos, const float* sin,
-                 const ms_cache_row* caches, int64_t rows, int64_t heads, int64_t kv_heads, int64_t head_dim,
-                 double scale, int64_t window, int64_t max_position, void* workspace, cudaStream_t stream) {
+                 const ms_cache_row* caches, ms_value_type type, int64_t rows, int64_t heads, int64_t kv_heads,
+                 int64_t head_dim, double scale, int64_t window, int64_t max_position, void* workspace,
+                 cudaStream_t stream) {
   const Decode p = {out,
                     q,
                     k,
@@ -249,15 +279,11 @@ void attend_rows(float* out, float* q, float* k, const float* v, const float* co
                     SplitsOf(max_position),
                     static_cast<float>(scale)};
   const unsigned all = static_cast<unsigned>(rows);
-  Launch(RotateAndStore, dim3(Blocks((heads + kv_heads) * head_dim / 2, 256), all), 256, 0, stream, p);
-  if (head_dim <= 32)
-    LaunchHeads<8, 1>(p, rows, stream);
-  else if (head_dim <= 64)
-    LaunchHeads<16, 1>(p, rows, stream);
-  else if (head_dim <= 128)
-    LaunchHeads<32, 1>(p, rows, stream);
-  else
-    LaunchHeads<32, 2>(p, rows, stream);
+  WithCacheType(type, [&](auto element) {
+    typedef decltype(element) T;
+    Launch(RotateAndStore<T>, dim3(Blocks((heads + kv_heads) * head_dim / 2, 256), all), 256, 0, stream, p);
+    LaunchLanes<T>(p, rows, stream);
+  });
   Launch(JoinSplits, dim3(static_cast<unsigned>(heads), all), kThreads, 0, stream, p);
 }
 

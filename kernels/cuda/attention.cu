@@ -11,16 +11,19 @@ namespace maskserve {
 namespace cuda {
 namespace {
 
+// T: of keys and values.
+template <typename T>
 struct Problem {
   float *out, *lse;  // lse may be NULL
-  const float *q, *k, *v;
+  const float* q;
+  const T *k, *v;
   int64_t start, tokens, heads, kv_heads, head_dim, window;
   int64_t kv_token, kv_head, kv_batch;  // strides of k and v
   float scale;
 };
 
-template <int kDims>
-__global__ void __launch_bounds__(Tiles<kDims>::kThreads) Attend(Problem p) {
+template <int kDims, typename Element>
+__global__ void __launch_bounds__(Tiles<kDims>::kThreads) Attend(Problem<Element> p) {
   typedef Tiles<kDims> T;
   float* queries = static_cast<float*>(SharedMemory());
   float* keys = queries + T::Floats(p.head_dim);
@@ -29,8 +32,8 @@ __global__ void __launch_bounds__(Tiles<kDims>::kThreads) Attend(Problem p) {
   const int64_t first = static_cast<int64_t>(blockIdx.x) * T::kRows, head = blockIdx.y, batch = blockIdx.z;
   const int64_t q_token = p.heads * p.head_dim, q_base = batch * p.tokens * q_token + head * p.head_dim;
   const int64_t kv_base = batch * p.kv_batch + head / (p.heads / p.kv_heads) * p.kv_head;
-  const HeadRows<const float> k = {p.k + kv_base, p.kv_token}, v = {p.v + kv_base, p.kv_token};
-  LoadTile<kDims>(queries, {p.q + q_base, q_token}, first, p.tokens, p.head_dim);
+  const HeadRows<const Element> k = {p.k + kv_base, p.kv_token}, v = {p.v + kv_base, p.kv_token};
+  LoadTile<kDims>(queries, HeadRows<const float>{p.q + q_base, q_token}, first, p.tokens, p.head_dim);
 
   // This row attends to [lowest, position].
   const int64_t position = p.start + first + row;
@@ -78,8 +81,9 @@ __global__ void __launch_bounds__(Tiles<kDims>::kThreads) Attend(Problem p) {
   if (p.lse != nullptr && part == 0) p.lse[(batch * p.heads + head) * p.tokens + t] = largest + logf(total);
 }
 
+template <typename Element>
 struct AttendLaunch {
-  Problem p;
+  Problem<Element> p;
   int64_t batch;
   cudaStream_t stream;
   template <int kDims>
@@ -87,52 +91,55 @@ struct AttendLaunch {
     typedef Tiles<kDims> T;
     const dim3 grid(Blocks(p.tokens, T::kRows), static_cast<unsigned>(p.heads), static_cast<unsigned>(batch));
     const size_t floats = 2 * T::Floats(p.head_dim) + T::kWeightFloats;
-    Launch(Attend<kDims>, grid, T::kThreads, floats * sizeof(float), stream, p);
+    Launch(Attend<kDims, Element>, grid, T::kThreads, floats * sizeof(float), stream, p);
   }
 };
 
 }  // namespace
 
-void attention(float* out, const float* q, const float* k_cache, const float* v_cache, int64_t start, int64_t tokens,
-               int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t capacity, double scale, int64_t window,
-               cudaStream_t stream) {
-  const Problem p = {out,
-                     nullptr,
-                     q,
-                     k_cache,
-                     v_cache,
-                     start,
-                     tokens,
-                     heads,
-                     kv_heads,
-                     head_dim,
-                     window,
-                     head_dim,
-                     capacity * head_dim,
-                     0,
-                     static_cast<float>(scale)};
-  WithDims(head_dim, AttendLaunch{p, 1, stream});
+void attention(float* out, const float* q, const void* k_cache, const void* v_cache, ms_value_type type, int64_t start,
+               int64_t tokens, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t capacity, double scale,
+               int64_t window, cudaStream_t stream) {
+  WithCacheType(type, [&](auto element) {
+    typedef decltype(element) T;
+    const Problem<T> p = {out,
+                          nullptr,
+                          q,
+                          static_cast<const T*>(k_cache),
+                          static_cast<const T*>(v_cache),
+                          start,
+                          tokens,
+                          heads,
+                          kv_heads,
+                          head_dim,
+                          window,
+                          head_dim,
+                          capacity * head_dim,
+                          0,
+                          static_cast<float>(scale)};
+    WithDims(head_dim, AttendLaunch<T>{p, 1, stream});
+  });
 }
 
 void attention_forward(float* out, float* lse, const float* q, const float* k, const float* v, ms_attention_shape s,
                        cudaStream_t stream) {
   const int64_t kv_token = s.kv_heads * s.head_dim;
-  const Problem p = {out,
-                     lse,
-                     q,
-                     k,
-                     v,
-                     0,
-                     s.tokens,
-                     s.heads,
-                     s.kv_heads,
-                     s.head_dim,
-                     s.window,
-                     kv_token,
-                     s.head_dim,
-                     s.tokens * kv_token,
-                     static_cast<float>(s.scale)};
-  WithDims(s.head_dim, AttendLaunch{p, s.batch, stream});
+  const Problem<float> p = {out,
+                            lse,
+                            q,
+                            k,
+                            v,
+                            0,
+                            s.tokens,
+                            s.heads,
+                            s.kv_heads,
+                            s.head_dim,
+                            s.window,
+                            kv_token,
+                            s.head_dim,
+                            s.tokens * kv_token,
+                            static_cast<float>(s.scale)};
+  WithDims(s.head_dim, AttendLaunch<float>{p, s.batch, stream});
 }
 
 }  // namespace cuda

@@ -7,6 +7,7 @@
 // rounding of each tile (read once for 64 queries) and 16 exponentials a lane bound it, not the tensor cores: they
 // wait.
 
+#include "cache.cuh"
 #include "reduce.cuh"
 
 namespace maskserve {
@@ -19,9 +20,12 @@ constexpr int kQueries = 16 * kWarps;
 constexpr int kKeys = 32;
 constexpr int kValueStride = kKeys / 2 + 4;  // words: rows of a fragment lie in different banks
 
+// T: of keys and values.
+template <typename T>
 struct Problem {
   float* out;
-  const float *q, *k, *v;
+  const float* q;
+  const T *k, *v;
   int64_t start, tokens, heads, kv_heads, head_dim, capacity, window;
   float scale;
 };
@@ -33,28 +37,25 @@ struct Room {
 };
 
 // Keys [first, first + kKeys) of one head as pairs of columns, their values as pairs of keys; zeros from `end` on.
-template <int kDims>
-MS_DEVICE void LoadKeys(Room<kDims>& room, const float* k, const float* v, int64_t first, int64_t end,
-                        int64_t head_dim) {
+template <int kDims, typename T>
+MS_DEVICE void LoadKeys(Room<kDims>& room, const T* k, const T* v, int64_t first, int64_t end, int64_t head_dim) {
   for (int i = static_cast<int>(threadIdx.x); i < kKeys * (kDims / 2); i += kThreads) {
     const int key = i / (kDims / 2), pair = i % (kDims / 2);
     const bool there = first + key < end && 2 * pair < head_dim;
-    const float2 x =
-        there ? *reinterpret_cast<const float2*>(k + (first + key) * head_dim + 2 * pair) : make_float2(0.0f, 0.0f);
-    room.keys[key][pair] = PairOfFloats(x.x, x.y);
+    room.keys[key][pair] = there ? PairAt(k + (first + key) * head_dim + 2 * pair) : 0;
   }
   for (int i = static_cast<int>(threadIdx.x); i < kKeys / 2 * kDims; i += kThreads) {
     const int pair = i / kDims, d = i % kDims;
     const int64_t key = first + 2 * pair;
-    const float low = key < end && d < head_dim ? v[key * head_dim + d] : 0.0f;
-    const float high = key + 1 < end && d < head_dim ? v[(key + 1) * head_dim + d] : 0.0f;
-    room.values[d][pair] = PairOfFloats(low, high);
+    const T low = key < end && d < head_dim ? v[key * head_dim + d] : T{};
+    const T high = key + 1 < end && d < head_dim ? v[(key + 1) * head_dim + d] : T{};
+    room.values[d][pair] = PairOf(low, high);
   }
 }
 
 // Queries of rows g and g + 8 of the warp's 16, as a's of kDims / 16 instructions.
-template <int kDims>
-MS_DEVICE void LoadQueries(uint32_t (&a)[kDims / 16][4], const Problem& p, const float* q, int64_t first, int g,
+template <int kDims, typename T>
+MS_DEVICE void LoadQueries(uint32_t (&a)[kDims / 16][4], const Problem<T>& p, const float* q, int64_t first, int g,
                            int t) {
 #pragma unroll
   for (int c = 0; c < kDims / 16; ++c) {
@@ -63,20 +64,18 @@ MS_DEVICE void LoadQueries(uint32_t (&a)[kDims / 16][4], const Problem& p, const
       const int64_t token = first + g + 8 * (i % 2);
       const int d = 16 * c + 2 * t + 8 * (i / 2);
       const bool there = token < p.tokens && d < p.head_dim;
-      const float2 x =
-          there ? *reinterpret_cast<const float2*>(q + token * p.heads * p.head_dim + d) : make_float2(0.0f, 0.0f);
-      a[c][i] = PairOfFloats(x.x, x.y);
+      a[c][i] = there ? PairAt(q + token * p.heads * p.head_dim + d) : 0;
     }
   }
 }
 
-template <int kDims>
-__global__ void __launch_bounds__(kThreads) AttendTensor(Problem p) {
+template <int kDims, typename T>
+__global__ void __launch_bounds__(kThreads) AttendTensor(Problem<T> p) {
   __shared__ Room<kDims> room;
   const int g = Lane() / 4, t = Lane() % 4;
   const int64_t block = static_cast<int64_t>(blockIdx.x) * kQueries, first = block + 16 * WarpOfBlock();
   const int64_t head = blockIdx.y, kv = head / (p.heads / p.kv_heads);
-  const float *k = p.k + kv * p.capacity * p.head_dim, *v = p.v + kv * p.capacity * p.head_dim;
+  const T *k = p.k + kv * p.capacity * p.head_dim, *v = p.v + kv * p.capacity * p.head_dim;
   uint32_t queries[kDims / 16][4];
   LoadQueries<kDims>(queries, p, p.q + head * p.head_dim, first, g, t);
 
@@ -85,7 +84,7 @@ __global__ void __launch_bounds__(kThreads) AttendTensor(Problem p) {
   const int64_t end = p.start + Min(p.tokens, block + kQueries);
   for (int64_t key = from; key < end; key += kKeys) {
     __syncthreads();
-    LoadKeys<kDims>(room, k, v, key, end, p.head_dim);
+    LoadKeys(room, k, v, key, end, p.head_dim);
     __syncthreads();
     float scores[kKeys / 8][4] = {};
 #pragma unroll
@@ -156,16 +155,29 @@ __global__ void __launch_bounds__(kThreads) AttendTensor(Problem p) {
 
 }  // namespace
 
-void attention_mma(float* out, const float* q, const float* k_cache, const float* v_cache, int64_t start,
-                   int64_t tokens, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t capacity, double scale,
-                   int64_t window, cudaStream_t stream) {
-  const Problem p = {out,   q,        k_cache,  v_cache,  start,  tokens,
-                     heads, kv_heads, head_dim, capacity, window, static_cast<float>(scale)};
-  const dim3 grid(Blocks(tokens, kQueries), static_cast<unsigned>(heads));
-  if (head_dim <= 64)
-    Launch(AttendTensor<64>, grid, kThreads, 0, stream, p);
-  else
-    Launch(AttendTensor<128>, grid, kThreads, 0, stream, p);
+void attention_mma(float* out, const float* q, const void* k_cache, const void* v_cache, ms_value_type type,
+                   int64_t start, int64_t tokens, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t capacity,
+                   double scale, int64_t window, cudaStream_t stream) {
+  WithCacheType(type, [&](auto element) {
+    typedef decltype(element) T;
+    const Problem<T> p = {out,
+                          q,
+                          static_cast<const T*>(k_cache),
+                          static_cast<const T*>(v_cache),
+                          start,
+                          tokens,
+                          heads,
+                          kv_heads,
+                          head_dim,
+                          capacity,
+                          window,
+                          static_cast<float>(scale)};
+    const dim3 grid(Blocks(tokens, kQueries), static_cast<unsigned>(heads));
+    if (head_dim <= 64)
+      Launch(AttendTensor<64, T>, grid, kThreads, 0, stream, p);
+    else
+      Launch(AttendTensor<128, T>, grid, kThreads, 0, stream, p);
+  });
 }
 
 }  // namespace cuda

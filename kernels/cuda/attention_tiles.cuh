@@ -3,6 +3,9 @@
 // that a row's softmax stays within its quad.
 #pragma once
 
+#include <type_traits>
+
+#include "cache.cuh"
 #include "reduce.cuh"
 
 namespace maskserve {
@@ -32,14 +35,15 @@ struct HeadRows {
 };
 
 // tile ← rows [first, first + kRows), zeros from `end` on.
-template <int kDims>
-MS_DEVICE void LoadTile(float* tile, const HeadRows<const float>& rows, int64_t first, int64_t end, int64_t head_dim) {
+template <int kDims, typename Element>
+MS_DEVICE void LoadTile(float* tile, const HeadRows<Element>& rows, int64_t first, int64_t end, int64_t head_dim) {
   typedef Tiles<kDims> T;
+  typedef typename CacheFour<std::remove_const_t<Element>>::Type Four;
   const int vectors = static_cast<int>(head_dim / 4);
   for (int i = static_cast<int>(threadIdx.x); i < T::kRows * vectors; i += T::kThreads) {
     const int row = i / vectors, column = 4 * (i % vectors);
     const int64_t t = first + row;
-    const float4 v = t < end ? *reinterpret_cast<const float4*>(rows.data + t * rows.stride + column)
+    const float4 v = t < end ? Widened(*reinterpret_cast<const Four*>(rows.data + t * rows.stride + column))
                              : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     *reinterpret_cast<float4*>(tile + row * T::Stride(head_dim) + column) = v;
   }

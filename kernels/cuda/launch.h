@@ -88,9 +88,9 @@ void rope(float* x, const float* cos, const float* sin, int64_t start, int64_t t
 /* x (batch, T, heads, hd), every sequence from position 0; inverse: back. */
 void rope_batch(float* x, const float* cos, const float* sin, int64_t batch, int64_t tokens, int64_t heads,
                 int64_t head_dim, int32_t inverse, cudaStream_t stream);
-/* cache (KV, capacity, hd) ← x (T, KV, hd) at positions start… */
-void kv_write(float* cache, const float* x, int64_t start, int64_t tokens, int64_t kv_heads, int64_t head_dim,
-              int64_t capacity, cudaStream_t stream);
+/* cache (KV, capacity, hd) of `type`, MS_F32 or MS_BF16, ← x (T, KV, hd) at positions start… */
+void kv_write(void* cache, ms_value_type type, const float* x, int64_t start, int64_t tokens, int64_t kv_heads,
+              int64_t head_dim, int64_t capacity, cudaStream_t stream);
 /* Adds to dx (rows, dim) and, unless NULL, to dgain (dim). The workspace is used where dgain is wanted. */
 size_t rmsnorm_backward_workspace(int64_t rows, int64_t dim);
 void rmsnorm_backward(float* dx, float* dgain, const float* dy, const float* x, const float* gain, int64_t rows,
@@ -101,16 +101,16 @@ void rmsnorm_backward(float* dx, float* dgain, const float* dy, const float* x, 
 constexpr int64_t kMaxHeadDim = 256;
 
 /* out (T, H, hd) ← causal softmax(q kᵀ · scale) v over [max(0, p − window + 1), p] for the token at p = start + t;
- * caches (KV, capacity, hd). */
-void attention(float* out, const float* q, const float* k_cache, const float* v_cache, int64_t start, int64_t tokens,
-               int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t capacity, double scale, int64_t window,
-               cudaStream_t stream);
+ * caches (KV, capacity, hd) of `type`, MS_F32 or MS_BF16. */
+void attention(float* out, const float* q, const void* k_cache, const void* v_cache, ms_value_type type, int64_t start,
+               int64_t tokens, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t capacity, double scale,
+               int64_t window, cudaStream_t stream);
 /* The same on tensor cores, with q, k, v and probabilities rounded to bf16: many times as fast for long prompts. hd a
  * multiple of 16, at most kMaxMmaHeadDim. */
 constexpr int64_t kMaxMmaHeadDim = 128;
-void attention_mma(float* out, const float* q, const float* k_cache, const float* v_cache, int64_t start,
-                   int64_t tokens, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t capacity, double scale,
-                   int64_t window, cudaStream_t stream);
+void attention_mma(float* out, const float* q, const void* k_cache, const void* v_cache, ms_value_type type,
+                   int64_t start, int64_t tokens, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t capacity,
+                   double scale, int64_t window, cudaStream_t stream);
 /* Decoding: a token of each of `rows` sequences. q (rows, H, hd) and k (rows, KV, hd) are rotated in place at
  * caches[r].position, k and v are written there, and row r attends to its own caches. `max_position`: at least the
  * largest position, and all that the grid depends on (a graph may be captured with a larger one, such as the capacity
@@ -119,8 +119,9 @@ void attention_mma(float* out, const float* q, const float* k_cache, const float
 constexpr int64_t kAttendSplit = 256;
 size_t attend_rows_workspace(int64_t rows, int64_t heads, int64_t head_dim, int64_t max_position);
 void attend_rows(float* out, float* q, float* k, const float* v, const float* cos, const float* sin,
-                 const ms_cache_row* caches, int64_t rows, int64_t heads, int64_t kv_heads, int64_t head_dim,
-                 double scale, int64_t window, int64_t max_position, void* workspace, cudaStream_t stream);
+                 const ms_cache_row* caches, ms_value_type type, int64_t rows, int64_t heads, int64_t kv_heads,
+                 int64_t head_dim, double scale, int64_t window, int64_t max_position, void* workspace,
+                 cudaStream_t stream);
 
 /* ---- attention over whole sequences (attention_training.cu); hd ≤ 256 and a multiple of 4 ---- */
 

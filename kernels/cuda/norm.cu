@@ -4,6 +4,7 @@
 // Bound by DRAM for many rows, by the launch for one: rmsnorm moves 8 bytes an element, its second read of x comes from
 // the first-level cache. Rows up to 1,024 wide (a model's q and k norms) take a warp, wider ones a block.
 
+#include "cache.cuh"
 #include "reduce.cuh"
 
 namespace maskserve {
@@ -116,12 +117,13 @@ __global__ void __launch_bounds__(kThreads) Rotate(float* x, Rotation r, int64_t
   pair[r.half] = b * c + a * s;
 }
 
-__global__ void __launch_bounds__(kThreads) KvWrite(float* cache, const float* x, int64_t start, int64_t count,
+template <typename T>
+__global__ void __launch_bounds__(kThreads) KvWrite(T* cache, const float* x, int64_t start, int64_t count,
                                                     int64_t kv_heads, int64_t head_dim, int64_t capacity) {
   const int64_t i = GlobalIndex();
   if (i >= count) return;
   const int64_t d = i % head_dim, h = i / head_dim % kv_heads, t = i / head_dim / kv_heads;
-  cache[(h * capacity + start + t) * head_dim + d] = x[i];
+  Store(cache + (h * capacity + start + t) * head_dim + d, x[i]);
 }
 
 }  // namespace
@@ -150,10 +152,14 @@ void rope_batch(float* x, const float* cos, const float* sin, int64_t batch, int
   Launch(Rotate, Blocks(pairs, kThreads), kThreads, 0, stream, x, rotation, pairs);
 }
 
-void kv_write(float* cache, const float* x, int64_t start, int64_t tokens, int64_t kv_heads, int64_t head_dim,
-              int64_t capacity, cudaStream_t stream) {
+void kv_write(void* cache, ms_value_type type, const float* x, int64_t start, int64_t tokens, int64_t kv_heads,
+              int64_t head_dim, int64_t capacity, cudaStream_t stream) {
   const int64_t count = tokens * kv_heads * head_dim;
-  Launch(KvWrite, Blocks(count, kThreads), kThreads, 0, stream, cache, x, start, count, kv_heads, head_dim, capacity);
+  WithCacheType(type, [&](auto element) {
+    typedef decltype(element) T;
+    Launch(KvWrite<T>, Blocks(count, kThreads), kThreads, 0, stream, static_cast<T*>(cache), x, start, count, kv_heads,
+           head_dim, capacity);
+  });
 }
 
 size_t rmsnorm_backward_workspace(int64_t rows, int64_t dim) {

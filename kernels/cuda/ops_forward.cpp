@@ -65,17 +65,16 @@ ms_status Rope(ms_context* ctx, float* x, const float* cos, const float* sin, in
   return Run(ctx, [&](Op& op) { rope(x, cos, sin, start, tokens, heads, head_dim, op.stream()); });
 }
 
-void RequireFp32Cache(ms_value_type type) {
-  if (type == MS_F32) return;
-  throw Failure{MS_UNSUPPORTED,
-                "expected key-value caches of f32 on the GPU but received type " + std::to_string(type)};
+void RequireCache(ms_value_type type) {
+  if (type == MS_F32 || type == MS_BF16) return;
+  throw Failure{MS_UNSUPPORTED, "expected key-value caches of f32 or bf16 but received type " + std::to_string(type)};
 }
 
 ms_status KvWrite(ms_context* ctx, void* cache, ms_value_type type, const float* x, int64_t start, int64_t tokens,
                   int64_t kv_heads, int64_t head_dim, int64_t capacity) {
   return Run(ctx, [&](Op& op) {
-    RequireFp32Cache(type);
-    kv_write(static_cast<float*>(cache), x, start, tokens, kv_heads, head_dim, capacity, op.stream());
+    RequireCache(type);
+    kv_write(cache, type, x, start, tokens, kv_heads, head_dim, capacity, op.stream());
   });
 }
 
@@ -84,11 +83,10 @@ ms_status Attention(ms_context* ctx, float* out, const float* q, const void* k_c
                     int64_t head_dim, int64_t capacity, double scale, int64_t window) {
   return Run(ctx, [&](Op& op) {
     RequireHeadDim(head_dim);
-    RequireFp32Cache(type);
+    RequireCache(type);
     // Half a block of queries is worth a tensor core's tiles, where bf16 is allowed.
     const bool by_tiles = op.exact() == 0 && tokens >= kMmaQueries && head_dim <= kMaxMmaHeadDim && head_dim % 16 == 0;
-    (by_tiles ? attention_mma : attention)(out, q, static_cast<const float*>(k_cache),
-                                           static_cast<const float*>(v_cache), start, tokens, heads, kv_heads, head_dim,
+    (by_tiles ? attention_mma : attention)(out, q, k_cache, v_cache, type, start, tokens, heads, kv_heads, head_dim,
                                            capacity, scale, window, op.stream());
   });
 }
@@ -98,11 +96,11 @@ ms_status AttendRows(ms_context* ctx, float* out, float* q, float* k, const floa
                      int64_t kv_heads, int64_t head_dim, double scale, int64_t window) {
   return Run(ctx, [&](Op& op) {
     RequireHeadDim(head_dim);
-    RequireFp32Cache(type);
+    RequireCache(type);
     int64_t last = 0;
     const auto* caches = op.UploadRows(host_rows, rows, &last);
     void* workspace = op.TakeBytes(attend_rows_workspace(rows, heads, head_dim, last));
-    attend_rows(out, q, k, v, cos, sin, caches, rows, heads, kv_heads, head_dim, scale, window, last, workspace,
+    attend_rows(out, q, k, v, cos, sin, caches, type, rows, heads, kv_heads, head_dim, scale, window, last, workspace,
                 op.stream());
   });
 }

@@ -3,7 +3,7 @@ import { Worker } from 'node:worker_threads';
 import type { BackendName } from '../../kernels/backend-types.js';
 import type { KvType } from '../../kernels/handle.js';
 import { ServerError } from '../errors.js';
-import { chooseKvType } from './backend.js';
+import { DEFAULT_KV_TYPE } from './kv-cache.js';
 import type { ChatMessage } from './chat-template.js';
 import { fromWire, type EngineOptions, type FromEngine, type ToEngine } from './protocol.js';
 import type {
@@ -27,7 +27,7 @@ export interface StartOptions {
   readonly denseOnHost?: boolean;
   readonly kvBytes?: number;
   /** What key-value caches hold; `auto` by default. */
-  readonly kvType?: 'auto' | KvType;
+  readonly kvType?: KvType;
   readonly maxRunning?: number;
   /** Sequences that may wait beyond the running ones before queue_full. */
   readonly maxQueue?: number;
@@ -47,7 +47,7 @@ export async function startEngine(options: StartOptions): Promise<Engine> {
     maxContext: options.maxContext,
     backend: options.backend ?? 'cpu',
     denseOnHost: options.denseOnHost ?? false,
-    kvType: chooseKvType(options.kvType ?? 'auto', options.backend ?? 'cpu'),
+    kvType: options.kvType ?? DEFAULT_KV_TYPE,
     kvBytes: options.kvBytes ?? (options.backend === 'cuda' ? undefined : DEFAULTS.kvBytes),
     maxRunning: options.maxRunning ?? DEFAULTS.maxRunning,
   };

@@ -2,6 +2,9 @@
 import { native, type Handle, type KvType } from '../../kernels/index.js';
 import type { ModelConfig } from './model-config.js';
 
+/** As the weights are. */
+export const DEFAULT_KV_TYPE: KvType = 'bf16';
+
 const BYTES_PER_VALUE: Readonly<Record<KvType, number>> = { bf16: 2, f32: 4 };
 
 /** Bytes that a cache for `capacity` positions takes. */

@@ -1,6 +1,6 @@
 /** Whole answers of a LLaMA-2-7B-shaped model on a GPU, one sequence at a time, dense and 2:4: the lengths of the paper's Table 16. Random weights. */
 import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
-import { KvCache } from '../../server/engine/kv-cache.js';
+import { DEFAULT_KV_TYPE, KvCache } from '../../server/engine/kv-cache.js';
 import { layerShapes } from '../../server/engine/linear-shapes.js';
 import { Forward } from '../../server/engine/llama.js';
 import type { ModelConfig } from '../../server/engine/model-config.js';
@@ -88,7 +88,7 @@ function answerMs(
   output: number,
 ): number {
   const answer = (tokens: number): void => {
-    const cache = new KvCache(config, input + tokens);
+    const cache = new KvCache(config, input + tokens, DEFAULT_KV_TYPE);
     try {
       for (let done = 0, chunk = 0; done < input; done += chunk) {
         chunk = Math.min(forward.chunkTokens, input - done);

@@ -75,9 +75,9 @@ export function measureGpu({ runs }: { readonly runs: number }): GpuFigures {
   };
 }
 
-/** LLaMA-2-7B with one task, and its key-value cache: 13.5 + 8.1 + 4.3 GB, and what ops need. */
+/** LLaMA-2-7B with one task, and its key-value cache: 13.5 + 8.1 + 2.1 GB, and what ops need. */
 function fits(): boolean {
-  return native.memory().freeBytes > 28e9;
+  return native.memory().freeBytes > 26e9;
 }
 
 function blockRatio(figures: readonly ProductFigures[], of: (one: ProductFigures) => number): number {
@@ -183,6 +183,6 @@ export function gpuTable(figures: GpuFigures): string {
     `  a task of 32 blocks: ${(task.bytes / 2 ** 20).toFixed(0)} MiB, ${task.share.toFixed(4)} of its dense matrices`,
     `  cold switch of 32 blocks: decode ${coldSwitch.decodeMs.toFixed(1)} + compact ${coldSwitch.compactMs.toFixed(1)} = ${coldSwitch.totalMs.toFixed(1)} ms`,
     `  masks decoded on the device: ${decodedGigaSymbols.toFixed(1)} G symbols/s`,
-    generation === null ? '  whole answers: not measured, for they take 28 GB' : generationTable(generation),
+    generation === null ? '  whole answers: not measured, for they take 26 GB' : generationTable(generation),
   ].join('\n');
 }

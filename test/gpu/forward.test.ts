@@ -1,5 +1,5 @@
 /** The op table's forward pass on the GPU against the CPU reference. */
-import { NO_BUFFER, native, type Handle } from '../../kernels/index.js';
+import { NO_BUFFER, native, type Handle, type KvType } from '../../kernels/index.js';
 import { changed, floats, metadata, weights, type Random } from '../kernels/numbers.js';
 import type { Scope } from '../kernels/scope.js';
 import { BF16, FP32, sameOnBoth, type Outputs } from './gpu.js';
@@ -47,30 +47,47 @@ sameOnBoth('weights of every type are converted, to nearest even', 'bits', (scop
   return { narrow: scope.words(narrow, n), wide: scope.floats(wide, n) };
 });
 
-for (const window of [0, 5]) {
-  sameOnBoth(`attention over a cache, window ${window}`, FP32, (scope, next) => attended(scope, next, window));
+for (const type of ['f32', 'bf16'] as const) {
+  for (const window of [0, 5]) {
+    sameOnBoth(`attention over a cache of ${type}, window ${window}`, FP32, (scope, next) =>
+      attended(scope, next, type, window),
+    );
+  }
+  sameOnBoth(`attendRows: a token of each of three sequences, caches of ${type}`, FP32, (scope, next) =>
+    attendedRows(scope, next, type),
+  );
 }
 
-function attended(scope: Scope, next: Random, window: number): Outputs {
+/** A cache of `n` random elements. */
+function cacheOf(scope: Scope, next: Random, type: KvType, n: number): Handle {
+  const values = scope.put(floats(next, n));
+  if (type === 'f32') return values;
+  const cache = scope.room(n * 2);
+  native.toBf16(cache, values, 'f32', n);
+  return cache;
+}
+
+function attended(scope: Scope, next: Random, type: KvType, window: number): Outputs {
   const [start, tokens, heads, kvHeads, hd, capacity] = [6, 4, 4, 2, 32, 16];
   const q = scope.put(floats(next, tokens * heads * hd));
   const x = scope.put(floats(next, tokens * kvHeads * hd));
   const [cos, sin] = [scope.put(floats(next, (capacity * hd) / 2)), scope.put(floats(next, (capacity * hd) / 2))];
-  const caches = [0, 1].map(() => scope.put(floats(next, kvHeads * capacity * hd))) as [Handle, Handle];
+  const caches = [0, 1].map(() => cacheOf(scope, next, type, kvHeads * capacity * hd)) as [Handle, Handle];
   const out = scope.room(tokens * heads * hd * 4);
   native.rope(q, cos, sin, start, tokens, heads, hd);
-  for (const cache of caches) native.kvWrite(cache, x, start, tokens, kvHeads, hd, capacity, 'f32');
-  native.attention(out, q, ...caches, start, tokens, heads, kvHeads, hd, capacity, hd ** -0.5, window, 'f32');
-  return { out: scope.floats(out, tokens * heads * hd), cache: scope.floats(caches[0], kvHeads * capacity * hd) };
+  for (const cache of caches) native.kvWrite(cache, x, start, tokens, kvHeads, hd, capacity, type);
+  native.attention(out, q, ...caches, start, tokens, heads, kvHeads, hd, capacity, hd ** -0.5, window, type);
+  return { out: scope.floats(out, tokens * heads * hd), cache: scope.bytes(caches[0], native.byteLength(caches[0])) };
 }
 
-sameOnBoth('attendRows: a token of each of three sequences', FP32, (scope, next) => {
+function attendedRows(scope: Scope, next: Random, type: KvType): Outputs {
   const [rows, heads, kvHeads, hd] = [3, 4, 2, 32];
   const capacities = Int32Array.of(16, 300, 8);
   const put = (n: number): Handle => scope.put(floats(next, n));
   const [q, k, v] = [put(rows * heads * hd), put(rows * kvHeads * hd), put(rows * kvHeads * hd)];
   const [cos, sin] = [put(150 * hd), put(150 * hd)];
-  const caches = (): Float64Array => Float64Array.from(capacities, (capacity) => put(kvHeads * capacity * hd));
+  const caches = (): Float64Array =>
+    Float64Array.from(capacities, (capacity) => cacheOf(scope, next, type, kvHeads * capacity * hd));
   const out = scope.room(rows * heads * hd * 4);
   const positions = Int32Array.of(0, 280, 7);
   native.attendRows(
@@ -89,10 +106,10 @@ sameOnBoth('attendRows: a token of each of three sequences', FP32, (scope, next)
     hd,
     0.2,
     0,
-    'f32',
+    type,
   );
   return { out: scope.floats(out, rows * heads * hd), k: scope.floats(k, rows * kvHeads * hd) };
-});
+}
 
 for (const precision of ['f32', 'bf16'] as const) {
   for (const [tokens, n, k] of SHAPES) {

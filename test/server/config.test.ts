@@ -55,11 +55,8 @@ describe('the configuration', () => {
       () => parse(['--backend', 'rocm']),
       /expected one of auto, cpu, cuda for --backend but received "rocm"/,
     );
-    assert.deepEqual([parse([]).kvType, parse(['--kv-dtype', 'f32']).kvType], ['auto', 'f32']);
-    assert.throws(
-      () => parse(['--kv-dtype', 'fp8']),
-      /expected one of auto, bf16, f32 for --kv-dtype but received "fp8"/,
-    );
+    assert.deepEqual([parse([]).kvType, parse(['--kv-dtype', 'f32']).kvType], ['bf16', 'f32']);
+    assert.throws(() => parse(['--kv-dtype', 'fp8']), /expected one of bf16, f32 for --kv-dtype but received "fp8"/);
     assert.deepEqual(parse([]).given, { cacheBytes: undefined, kvBytes: undefined });
     assert.deepEqual(parse(['--kv-bytes', '1M']).given, { cacheBytes: undefined, kvBytes: 2 ** 20 });
   });

@@ -7,6 +7,16 @@ namespace {
 using namespace maskserve::cuda;
 
 constexpr double kRounding = 1e-6;
+constexpr ms_value_type kCacheTypes[] = {MS_F32, MS_BF16};
+
+// A cache's elements in its own type, in the order of `values`.
+std::vector<float> CacheOf(const std::vector<float>& values, ms_value_type type) {
+  if (type == MS_F32) return values;
+  std::vector<float> cache(values.size());
+  cpu->ops.to_bf16(context, reinterpret_cast<uint16_t*>(cache.data()), values.data(), MS_F32,
+                   static_cast<int64_t>(values.size()));
+  return cache;
+}
 
 CASE(Elements, "conversions, embedding, SiLU and sums are the CPU's") {
   Random random{31};
@@ -75,10 +85,12 @@ CASE(Positions, "rotary embedding and cache writes are the CPU's") {
   rope(device.data(), cos.data(), sin.data(), start, tokens, heads, hd, nullptr);
   cpu->ops.rope(context, host.data(), cos.data(), sin.data(), start, tokens, heads, hd);
   ExpectNear(device, host, kRounding, "rope");
-  std::vector<float> cache(static_cast<size_t>(heads * positions * hd)), cache_cpu = cache;
-  kv_write(cache.data(), host.data(), start, tokens, heads, hd, positions, nullptr);
-  cpu->ops.kv_write(context, cache_cpu.data(), MS_F32, host.data(), start, tokens, heads, hd, positions);
-  ExpectSame(cache, cache_cpu, "kv_write");
+  for (const ms_value_type type : kCacheTypes) {
+    std::vector<float> cache(static_cast<size_t>(heads * positions * hd)), cache_cpu = cache;
+    kv_write(cache.data(), type, host.data(), start, tokens, heads, hd, positions, nullptr);
+    cpu->ops.kv_write(context, cache_cpu.data(), type, host.data(), start, tokens, heads, hd, positions);
+    ExpectSame(cache, cache_cpu, "kv_write", type);
+  }
   for (const int32_t inverse : {0, 1}) {
     std::vector<float> batch = Floats(random, 2 * tokens * heads * hd), batch_cpu = batch;
     rope_batch(batch.data(), cos.data(), sin.data(), 2, tokens, heads, hd, inverse, nullptr);
@@ -97,15 +109,17 @@ CASE(Prefill, "attention of many queries is the CPU's, with and without a window
   for (const Heads& h : kHeads) {
     const int64_t capacity = 90, tokens = 41;
     const std::vector<float> q = Floats(random, tokens * h.heads * h.head_dim);
-    const std::vector<float> k = Floats(random, h.kv_heads * capacity * h.head_dim),
-                             v = Floats(random, static_cast<int64_t>(k.size()));
+    const std::vector<float> keys = Floats(random, h.kv_heads * capacity * h.head_dim),
+                             values = Floats(random, static_cast<int64_t>(keys.size()));
     for (const int64_t start : {int64_t{0}, int64_t{33}}) {
       for (const int64_t window : {int64_t{0}, int64_t{1}, int64_t{19}}) {
+        const ms_value_type type = kCacheTypes[(start + window) % 2];
+        const std::vector<float> k = CacheOf(keys, type), v = CacheOf(values, type);
         std::vector<float> device = Like(q), host = device;
-        attention(device.data(), q.data(), k.data(), v.data(), start, tokens, h.heads, h.kv_heads, h.head_dim, capacity,
-                  0.4, window, nullptr);
-        cpu->ops.attention(context, host.data(), q.data(), k.data(), v.data(), MS_F32, start, tokens, h.heads,
-                           h.kv_heads, h.head_dim, capacity, 0.4, window);
+        attention(device.data(), q.data(), k.data(), v.data(), type, start, tokens, h.heads, h.kv_heads, h.head_dim,
+                  capacity, 0.4, window, nullptr);
+        cpu->ops.attention(context, host.data(), q.data(), k.data(), v.data(), type, start, tokens, h.heads, h.kv_heads,
+                           h.head_dim, capacity, 0.4, window);
         ExpectNear(device, host, kRounding, "attention", h.head_dim);
       }
     }
@@ -117,14 +131,16 @@ CASE(TensorPrefill, "attention on tensor cores is the CPU's to the rounding of p
   for (const Heads& h : {Heads{2, 2, 32}, Heads{4, 2, 48}, Heads{3, 1, 64}, Heads{2, 1, 128}}) {
     const int64_t capacity = 150, tokens = 83, size = h.kv_heads * capacity * h.head_dim;
     const std::vector<float> q = Rounded(Floats(random, tokens * h.heads * h.head_dim));
-    const std::vector<float> k = Rounded(Floats(random, size)), v = Rounded(Floats(random, size));
+    const std::vector<float> keys = Rounded(Floats(random, size)), values = Rounded(Floats(random, size));
     for (const int64_t start : {int64_t{0}, int64_t{61}}) {
       for (const int64_t window : {int64_t{0}, int64_t{1}, int64_t{40}}) {
+        const ms_value_type type = kCacheTypes[(start + window) % 2];
+        const std::vector<float> k = CacheOf(keys, type), v = CacheOf(values, type);
         std::vector<float> device = Like(q), host = device;
-        attention_mma(device.data(), q.data(), k.data(), v.data(), start, tokens, h.heads, h.kv_heads, h.head_dim,
+        attention_mma(device.data(), q.data(), k.data(), v.data(), type, start, tokens, h.heads, h.kv_heads, h.head_dim,
                       capacity, 0.4, window, nullptr);
-        cpu->ops.attention(context, host.data(), q.data(), k.data(), v.data(), MS_F32, start, tokens, h.heads,
-                           h.kv_heads, h.head_dim, capacity, 0.4, window);
+        cpu->ops.attention(context, host.data(), q.data(), k.data(), v.data(), type, start, tokens, h.heads, h.kv_heads,
+                           h.head_dim, capacity, 0.4, window);
         // A probability is rounded to 2⁻⁹; with a window of 1 it is 1.
         ExpectNear(device, host, window == 1 ? 1e-6 : 0x1p-9, "attention_mma", h.head_dim);
       }
@@ -137,11 +153,11 @@ struct Batch {
   std::vector<std::vector<float>> keys, values;
   std::vector<ms_cache_row> rows;
 
-  Batch(Random random, const Heads& h, const std::vector<int64_t>& positions, int64_t capacity) {
+  Batch(Random random, const Heads& h, const std::vector<int64_t>& positions, int64_t capacity, ms_value_type type) {
     const int64_t floats = h.kv_heads * capacity * h.head_dim;
     for (size_t r = 0; r < positions.size(); ++r) {
-      keys.push_back(Floats(random, floats));
-      values.push_back(Floats(random, floats));
+      keys.push_back(CacheOf(Floats(random, floats), type));
+      values.push_back(CacheOf(Floats(random, floats), type));
     }
     for (size_t r = 0; r < positions.size(); ++r) {
       rows.push_back({keys[r].data(), values[r].data(), positions[r], capacity});
@@ -159,14 +175,14 @@ CASE(Decode, "a token of each sequence attends to its own cache as on the CPU") 
     const std::vector<float> q = Floats(random, rows * h.heads * h.head_dim);
     const std::vector<float> k = Floats(random, rows * h.kv_heads * h.head_dim),
                              v = Floats(random, static_cast<int64_t>(k.size()));
-    for (const int64_t window : {int64_t{0}, int64_t{100}}) {
-      Batch device(random, h, positions, capacity), host(random, h, positions, capacity);
+    const auto compare = [&](ms_value_type type, int64_t window) {
+      Batch device(random, h, positions, capacity, type), host(random, h, positions, capacity, type);
       std::vector<float> q_device = q, q_host = q, k_device = k, k_host = k, out = Like(q), out_host = out;
       std::vector<float> workspace(attend_rows_workspace(rows, h.heads, h.head_dim, capacity - 1) / sizeof(float));
       attend_rows(out.data(), q_device.data(), k_device.data(), v.data(), cos.data(), sin.data(), device.rows.data(),
-                  rows, h.heads, h.kv_heads, h.head_dim, 0.4, window, capacity - 1, workspace.data(), nullptr);
+                  type, rows, h.heads, h.kv_heads, h.head_dim, 0.4, window, capacity - 1, workspace.data(), nullptr);
       cpu->ops.attend_rows(context, out_host.data(), q_host.data(), k_host.data(), v.data(), cos.data(), sin.data(),
-                           host.rows.data(), MS_F32, rows, h.heads, h.kv_heads, h.head_dim, 0.4, window);
+                           host.rows.data(), type, rows, h.heads, h.kv_heads, h.head_dim, 0.4, window);
       ExpectNear(q_device, q_host, kRounding, "q", h.head_dim);
       ExpectNear(k_device, k_host, kRounding, "k", h.head_dim);
       ExpectNear(out, out_host, kRounding, "attend_rows", h.head_dim);
@@ -174,6 +190,10 @@ CASE(Decode, "a token of each sequence attends to its own cache as on the CPU") 
         ExpectNear(device.keys[r], host.keys[r], kRounding, "keys", positions[r]);
         ExpectSame(device.values[r], host.values[r], "values", positions[r]);
       }
+    };
+    for (const ms_value_type type : kCacheTypes) {
+      compare(type, 0);
+      compare(type, 100);
     }
   }
 }
