@@ -76,17 +76,25 @@ export interface NativeBackends {
   synchronize(): void;
   /**
    * From here to `endRecording`, ops of this thread are kept and not done: with the buffers that they name, and copies of what they take from
-   * arrays. They are those of a decoding step: one `embed`, and what follows it up to the last `attendRows` and its products. An op that gives
-   * something to the host throws. False: this backend records nothing.
+   * arrays. They are those of a decoding step: one `embed`, and what follows it up to `sample` without deltas. An op that gives something
+   * else to the host throws. False: this backend records nothing.
    */
   beginRecording(): boolean;
   /** Number of what was recorded, to be freed; 0 if an op failed. */
   endRecording(): number;
   /**
-   * Does a recorded step with other ids, below `vocab`, and positions, one of each row. False, and nothing is done, if it has to be recorded anew:
-   * working memory has moved, the precision is another, or a position is beyond the next multiple of 1,024. Its buffers must be live.
+   * Does a recorded step with other ids, below `vocab`, and positions, one of each row; where `sample` was recorded, with other `settings` of its (else
+   * `settings` and `tokens` are empty), and fills `tokens`. False, and nothing is done, if it has to be recorded anew: working memory has moved, the
+   * precision is another, or a position is beyond the next multiple of 1,024. Its buffers must be live.
    */
-  replay(recording: number, ids: Int32Array, positions: Int32Array, vocab: number): boolean;
+  replay(
+    recording: number,
+    ids: Int32Array,
+    positions: Int32Array,
+    vocab: number,
+    settings: Float64Array,
+    tokens: Int32Array,
+  ): boolean;
   freeRecording(recording: number): void;
   /** Threads that ops called from this JavaScript thread may use, the caller included. 0: all cores. */
   setThreads(threads: number): void;

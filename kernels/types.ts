@@ -169,24 +169,24 @@ export interface NativeAddon extends NativeBackends, NativeCodec, NativeTraining
   /** out (N, K) bf16 ← w where kept, +0.0 elsewhere, by select (a −0.0 is not a pruned weight). */
   select24(out: Handle, w: Handle, meta: Handle, n: number, k: number): void;
 
-  // ---- sampling: one row of logits (V) f32 at `row` ----
-  /** logits[row, ids[i]] += deltas[i]: logit_bias and penalties. */
-  addSparse(logits: Handle, row: number, vocab: number, ids: Int32Array, deltas: Float32Array): void;
-  /** Index of the largest logit, the lowest of equals. */
-  argmax(logits: Handle, row: number, vocab: number): number;
+  // ---- sampling: rows of logits (V) f32 ----
   /**
-   * Draws a token: softmax(logits / temperature), cut to the topK largest (0: all), then to the smallest set whose
-   * probability reaches topP (1: all), then inverse-cdf at `uniform` in [0, 1). Same inputs, same token, on every ISA.
+   * A token of each of tokens.length rows of logits (rows, V), in one call: softmax(logits / temperature), cut to the topK largest (0: all), then to
+   * the smallest set whose probability reaches topP (1: all), then inverse-cdf at `uniform` in [0, 1); temperature 0: the largest. `settings`
+   * (rows, 4): temperature, topK, topP, uniform. Before that deltas[i] are added to the logits of ids[i], counts[r] of them for row r, no id twice
+   * (logit_bias and penalties); the logits are then as before. Same inputs, same tokens, on every ISA. Where it is recorded, `replay` gives the tokens.
    */
   sample(
     logits: Handle,
-    row: number,
     vocab: number,
-    temperature: number,
-    topK: number,
-    topP: number,
-    uniform: number,
-  ): number;
+    settings: Float64Array,
+    counts: Int32Array,
+    ids: Int32Array,
+    deltas: Float32Array,
+    tokens: Int32Array,
+  ): void;
+  /** Index of the largest logit of row `row`, the lowest of equals. */
+  argmax(logits: Handle, row: number, vocab: number): number;
   /** Natural-log probabilities of `ids` under softmax(logits[row]), computed in fp64 from fp32 logits. */
   logprobs(logits: Handle, row: number, vocab: number, ids: Int32Array, out: Float64Array): void;
   /** The `ids.length` likeliest tokens, best first (ties: lower id first), with their log-probabilities. */

@@ -2,6 +2,7 @@
 
 #include "bindings.h"
 #include "check.h"
+#include "draws.h"
 
 namespace maskserve {
 
@@ -46,10 +47,18 @@ napi_value Replay(Call& call) {
   const std::vector<int32_t> positions = call.Counts(2, "positions", 0);
   call.Require(ids.size() == positions.size(), "positions", "to be as many as ids", double(positions.size()));
   const Runner& device = call.instance().device;
+  const int64_t rows = static_cast<int64_t>(ids.size());
+  const HostArray tokens = call.Array(5, "tokens", napi_int32_array);
+  std::vector<ms_draw> draws;
+  if (tokens.length > 0) {
+    call.Require(tokens.length == ids.size(), "tokens", "to be as many as ids, or none", double(tokens.length));
+    draws = Draws(call, 4, rows);
+  }
   int32_t done = 0;
-  call.Check(device.backend->replay(device.context, recording, ids.data(), positions.data(),
-                                    static_cast<int64_t>(ids.size()), &done),
-             device);
+  call.Check(
+      device.backend->replay(device.context, recording, ids.data(), positions.data(),
+                             draws.empty() ? nullptr : draws.data(), rows, static_cast<int32_t*>(tokens.data), &done),
+      device);
   return Boolean(call, done != 0);
 }
 
@@ -67,7 +76,7 @@ void ExportRecording(napi_env env, napi_value exports) {
   const Export list[] = {
       {"beginRecording", Bind<BeginRecording, 0>},
       {"endRecording", Bind<EndRecording, 0>},
-      {"replay", Bind<Replay, 4>},
+      {"replay", Bind<Replay, 6>},
       {"freeRecording", Bind<FreeRecording, 1>},
   };
   ExportAll(env, exports, list, sizeof(list) / sizeof(list[0]));

@@ -1,7 +1,10 @@
-// Ops over one row of logits.
+// Ops over rows of logits.
+
+#include <algorithm>
 
 #include "bindings.h"
 #include "check.h"
+#include "draws.h"
 
 namespace maskserve {
 
@@ -33,16 +36,6 @@ napi_value Integer(napi_env env, int32_t value) {
   return number;
 }
 
-napi_value AddSparse(Call& call) {
-  const Row row = LogitsRow(call, Access::kWrite);
-  const std::vector<int32_t> ids = call.Ids(3, row.vocab);
-  const HostArray deltas = call.Array(4, "deltas", napi_float32_array);
-  SameLength(call, ids.size(), deltas, "deltas");
-  call.Check(call.ops().add_sparse(call.context(), row.logits, ids.data(), static_cast<const float*>(deltas.data),
-                                   static_cast<int64_t>(ids.size())));
-  return nullptr;
-}
-
 napi_value Argmax(Call& call) {
   const Row row = LogitsRow(call, Access::kRead);
   int32_t token = 0;
@@ -50,24 +43,43 @@ napi_value Argmax(Call& call) {
   return Integer(call.env(), token);
 }
 
-// temperature 0 is the limit: the largest logit.
+// Draws with their deltas: ids (counts[r] of row r, one after the other) and deltas.
+void AddDeltas(Call& call, std::vector<ms_draw>& draws, const std::vector<int32_t>& counts,
+               const std::vector<int32_t>& ids, const float* deltas) {
+  int64_t first = 0;
+  std::vector<int32_t> sorted;
+  for (size_t r = 0; r < draws.size(); ++r) {
+    const int64_t count = counts[r], left = static_cast<int64_t>(ids.size()) - first;
+    call.AtMost("counts", count, "the ids that are left", left);
+    sorted.assign(ids.begin() + first, ids.begin() + first + count);
+    std::sort(sorted.begin(), sorted.end());
+    const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
+    call.Require(twice == sorted.end(), "ids", "to name a token once a row", twice == sorted.end() ? 0 : *twice);
+    draws[r].ids = ids.data() + first;
+    draws[r].deltas = deltas + first;
+    draws[r].count = count;
+    first += count;
+  }
+  call.Require(first == static_cast<int64_t>(ids.size()), "ids", "to be as many as counts say", double(ids.size()));
+}
+
+// logits, vocab, settings, counts, ids, deltas, tokens: a row for each of tokens.
 napi_value Sample(Call& call) {
-  const Row row = LogitsRow(call, Access::kRead);
-  const double temperature = call.Number(3, "temperature");
-  const int64_t top_k = call.Index(4, "topK");
-  const double top_p = call.Number(5, "topP"), uniform = call.Number(6, "uniform");
-  if (temperature < 0) {
-    call.Fail(CallError::kRange, "expected temperature of at least 0 but received " + std::to_string(temperature));
-  }
-  if (top_p <= 0 || top_p > 1) {
-    call.Fail(CallError::kRange, "expected topP in (0, 1] but received " + std::to_string(top_p));
-  }
-  if (uniform < 0 || uniform >= 1) {
-    call.Fail(CallError::kRange, "expected uniform in [0, 1) but received " + std::to_string(uniform));
-  }
-  int32_t token = 0;
-  call.Check(call.ops().sample(call.context(), row.logits, row.vocab, temperature, top_k, top_p, uniform, &token));
-  return Integer(call.env(), token);
+  const int64_t vocab = call.Count(1, "vocab");
+  call.AtMost("vocab", vocab, "2³¹ − 1", INT32_MAX);
+  const HostArray tokens = call.Array(6, "tokens", napi_int32_array);
+  const int64_t rows = static_cast<int64_t>(tokens.length);
+  const std::vector<int32_t> counts = call.Counts(3, "counts", 0);
+  call.Require(rows > 0 && static_cast<int64_t>(counts.size()) == rows, "counts", "one at least, as many as tokens",
+               static_cast<double>(counts.size()));
+  auto* logits = call.Data<float>(0, "logits", Access::kWrite, Product(rows, vocab, 4), "tokens.length·V·4");
+  std::vector<ms_draw> draws = Draws(call, 2, rows);
+  const std::vector<int32_t> ids = call.Ids(4, vocab);
+  const HostArray deltas = call.Array(5, "deltas", napi_float32_array);
+  SameLength(call, ids.size(), deltas, "deltas");
+  AddDeltas(call, draws, counts, ids, static_cast<const float*>(deltas.data));
+  call.Check(call.ops().sample(call.context(), logits, draws.data(), rows, vocab, static_cast<int32_t*>(tokens.data)));
+  return nullptr;
 }
 
 napi_value Logprobs(Call& call) {
@@ -94,8 +106,10 @@ napi_value TopLogprobs(Call& call) {
 
 void ExportSampling(napi_env env, napi_value exports) {
   const Export list[] = {
-      {"addSparse", Bind<AddSparse, 5>}, {"argmax", Bind<Argmax, 3>},           {"sample", Bind<Sample, 7>},
-      {"logprobs", Bind<Logprobs, 5>},   {"topLogprobs", Bind<TopLogprobs, 5>},
+      {"argmax", Bind<Argmax, 3>},
+      {"sample", Bind<Sample, 7>},
+      {"logprobs", Bind<Logprobs, 5>},
+      {"topLogprobs", Bind<TopLogprobs, 5>},
   };
   ExportAll(env, exports, list, sizeof(list) / sizeof(list[0]));
 }

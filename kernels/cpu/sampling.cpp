@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <new>
 #include <vector>
 
@@ -154,38 +155,71 @@ Row Normalise(const float* logits, int64_t vocab) {
   return {largest, std::log(static_cast<double>(equal))};
 }
 
-}  // namespace
+// A row of logits with a draw's deltas, for as long as this lives.
+class Adjusted {
+ public:
+  Adjusted(float* logits, const ms_draw& draw) : logits_(logits), draw_(draw) {
+    if (draw.count == 0) return;
+    before_.reset(new (std::nothrow) float[static_cast<size_t>(draw.count)]);
+    if (!done()) return;
+    for (int64_t i = 0; i < draw.count; ++i) {
+      float& logit = logits[draw.ids[i]];
+      before_[i] = logit;
+      logit += draw.deltas[i];
+    }
+  }
+  ~Adjusted() {
+    if (!done()) return;
+    for (int64_t i = 0; i < draw_.count; ++i) logits_[draw_.ids[i]] = before_[i];
+  }
+  Adjusted(const Adjusted&) = delete;
+  Adjusted& operator=(const Adjusted&) = delete;
 
-ms_status AddSparse(ms_context*, float* logits, const int32_t* ids, const float* deltas, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) logits[ids[i]] += deltas[i];
+  // False: memory is short, and nothing was added.
+  bool done() const { return draw_.count == 0 || before_ != nullptr; }
+
+ private:
+  float* logits_;
+  const ms_draw& draw_;
+  std::unique_ptr<float[]> before_;
+};
+
+ms_status Choose(ms_context* ctx, const float* logits, const ms_draw& draw, int64_t vocab, int32_t* token) {
+  const float largest = Largest(logits, vocab);
+  *token = Best(logits, vocab, largest);
+  if (draw.temperature == 0 || draw.top_k == 1 || std::isinf(largest)) return MS_OK;
+  const size_t bytes = static_cast<size_t>(vocab) * (sizeof(Candidate) + sizeof(double));
+  auto* begin = static_cast<Candidate*>(Scratch(ctx, bytes));
+  if (begin == nullptr) return FailMemory(ctx, bytes);
+  auto* weights = reinterpret_cast<double*>(begin + vocab);
+  Weights(weights, logits, vocab, largest, draw.temperature);
+  Candidate* end = begin;
+  for (int64_t i = 0; i < vocab; ++i) {
+    if (weights[i] > 0) *end++ = {weights[i], logits[i], static_cast<int32_t>(i)};
+  }
+  if (draw.top_k > 0 && draw.top_k < end - begin) {
+    SortBest(begin, end, draw.top_k);
+    end = begin + draw.top_k;
+  }
+  if (draw.top_p < 1) end = CutToMass(begin, end, draw.top_p);
+  *token = Draw(begin, end, draw.uniform);
   return MS_OK;
 }
+
+}  // namespace
 
 ms_status Argmax(ms_context*, const float* logits, int64_t vocab, int32_t* token) {
   *token = Best(logits, vocab, Largest(logits, vocab));
   return MS_OK;
 }
 
-ms_status Sample(ms_context* ctx, const float* logits, int64_t vocab, double temperature, int64_t top_k, double top_p,
-                 double uniform, int32_t* token) {
-  const float largest = Largest(logits, vocab);
-  *token = Best(logits, vocab, largest);
-  if (temperature == 0 || top_k == 1 || std::isinf(largest)) return MS_OK;
-  const size_t bytes = static_cast<size_t>(vocab) * (sizeof(Candidate) + sizeof(double));
-  auto* begin = static_cast<Candidate*>(Scratch(ctx, bytes));
-  if (begin == nullptr) return FailMemory(ctx, bytes);
-  auto* weights = reinterpret_cast<double*>(begin + vocab);
-  Weights(weights, logits, vocab, largest, temperature);
-  Candidate* end = begin;
-  for (int64_t i = 0; i < vocab; ++i) {
-    if (weights[i] > 0) *end++ = {weights[i], logits[i], static_cast<int32_t>(i)};
+ms_status Sample(ms_context* ctx, float* logits, const ms_draw* draws, int64_t rows, int64_t vocab, int32_t* tokens) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const Adjusted row(logits + r * vocab, draws[r]);
+    if (!row.done()) return FailMemory(ctx, static_cast<size_t>(draws[r].count) * sizeof(float));
+    const ms_status status = Choose(ctx, logits + r * vocab, draws[r], vocab, tokens + r);
+    if (status != MS_OK) return status;
   }
-  if (top_k > 0 && top_k < end - begin) {
-    SortBest(begin, end, top_k);
-    end = begin + top_k;
-  }
-  if (top_p < 1) end = CutToMass(begin, end, top_p);
-  *token = Draw(begin, end, uniform);
   return MS_OK;
 }
 

@@ -197,19 +197,14 @@ void build_patch24(void* patch, const uint32_t* offsets, const void* packed, con
 
 /* ---- sampling (sampling.cu), `rows` rows of logits (rows, V) at once; NaN counts as minus infinity ---- */
 
-typedef struct SampleRow {
-  double temperature, top_p, uniform;
-  int64_t top_k;
-} SampleRow;
-
-/* logits[ids[i]] += deltas[i], in order where an id occurs twice. */
-void add_sparse(float* logits, const int32_t* ids, const float* deltas, int64_t count, cudaStream_t stream);
 /* tokens (rows) ← the lowest id of the largest logit. */
 void argmax(int32_t* tokens, const float* logits, int64_t rows, int64_t vocab, cudaStream_t stream);
-/* tokens (rows) ← one draw a row, by params[r] (rows). Weights are integers, exp(·) · 2⁴⁵: sums don't depend on their
- * order, and differ from the CPU's fp64 ones by less than 2⁻⁴⁵ a candidate. V ≤ 2¹⁸. */
+/* tokens (rows) ← one draw a row, by draws[r] (rows), whose ids and deltas are device memory too. Weights are integers,
+ * exp(·) · 2⁴⁵: sums don't depend on their order, and differ from the CPU's fp64 ones by less than 2⁻⁴⁵ a candidate.
+ * V ≤ kMostSampled. Logits are as before when it is done. */
+constexpr int64_t kMostSampled = int64_t{1} << 18;
 size_t sample_workspace(int64_t rows, int64_t vocab);
-void sample(int32_t* tokens, const float* logits, const SampleRow* params, int64_t rows, int64_t vocab, void* workspace,
+void sample(int32_t* tokens, float* logits, const ms_draw* draws, int64_t rows, int64_t vocab, void* workspace,
             cudaStream_t stream);
 /* out (count) ← ln of the probabilities of ids (count), of one row. */
 void logprobs(double* out, const int32_t* ids, const float* logits, int64_t vocab, int64_t count, cudaStream_t stream);

@@ -35,6 +35,14 @@ const ms_cache_row* Op::UploadRows(const ms_cache_row* host, int64_t count, int6
   return ctx_->recording->KeepRows(host, count, *most_position);
 }
 
+const ms_draw* Op::UploadDraws(const ms_draw* host, int64_t count) {
+  return ctx_->recording != nullptr ? ctx_->recording->KeepDraws(host, count) : Upload(host, count);
+}
+
+int32_t* Op::TakeTokens(int64_t count) {
+  return ctx_->recording != nullptr ? ctx_->recording->KeepTokens(count) : Take<int32_t>(count);
+}
+
 void Op::Send(void* device, const void* host, size_t bytes) {
   if (ctx_->recording != nullptr) throw Failure{MS_UNSUPPORTED, "a recorded step copies nothing from the host"};
   Require(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream()), "a copy to the GPU");

@@ -1,4 +1,6 @@
-// Ops over one row of logits.
+// Ops over rows of logits.
+
+#include <vector>
 
 #include "launch.h"
 #include "ops.h"
@@ -8,14 +10,6 @@ namespace cuda {
 
 namespace {
 
-constexpr int64_t kMostSampled = int64_t{1} << 17;
-
-ms_status AddSparse(ms_context* ctx, float* logits, const int32_t* host_ids, const float* host_deltas, int64_t count) {
-  return Run(ctx, [&](Op& op) {
-    add_sparse(logits, op.Upload(host_ids, count), op.Upload(host_deltas, count), count, op.stream());
-  });
-}
-
 ms_status Argmax(ms_context* ctx, const float* logits, int64_t vocab, int32_t* host_token) {
   return Run(ctx, [&](Op& op) {
     auto* token = op.Take<int32_t>(1);
@@ -24,22 +18,42 @@ ms_status Argmax(ms_context* ctx, const float* logits, int64_t vocab, int32_t* h
   });
 }
 
-ms_status Sample(ms_context* ctx, const float* logits, int64_t vocab, double temperature, int64_t top_k, double top_p,
-                 double uniform, int32_t* host_token) {
+// Draws as the device reads them: their ids and deltas, of all rows together, are copied there.
+std::vector<ms_draw> DeviceDraws(Op& op, const ms_draw* host_draws, int64_t rows) {
+  std::vector<ms_draw> draws(host_draws, host_draws + rows);
+  std::vector<int32_t> ids;
+  std::vector<float> deltas;
+  for (const ms_draw& draw : draws) {
+    ids.insert(ids.end(), draw.ids, draw.ids + draw.count);
+    deltas.insert(deltas.end(), draw.deltas, draw.deltas + draw.count);
+  }
+  if (ids.empty()) return draws;
+  if (op.context()->recording != nullptr) throw Failure{MS_UNSUPPORTED, "a recorded step draws without deltas"};
+  const auto count = static_cast<int64_t>(ids.size());
+  const int32_t* device_ids = op.Upload(ids.data(), count);
+  const float* device_deltas = op.Upload(deltas.data(), count);
+  for (ms_draw& draw : draws) {
+    draw.ids = device_ids;
+    draw.deltas = device_deltas;
+    device_ids += draw.count;
+    device_deltas += draw.count;
+  }
+  return draws;
+}
+
+ms_status Sample(ms_context* ctx, float* logits, const ms_draw* host_draws, int64_t rows, int64_t vocab,
+                 int32_t* host_tokens) {
   return Run(ctx, [&](Op& op) {
-    auto* token = op.Take<int32_t>(1);
-    if (temperature == 0) {
-      argmax(token, logits, 1, vocab, op.stream());
-    } else {
-      if (vocab > kMostSampled) {
-        throw Failure{MS_UNSUPPORTED,
-                      "expected a vocabulary of at most 131072 to sample from on the GPU but received " +
-                          std::to_string(vocab) + "; use temperature 0, or --backend cpu"};
-      }
-      const SampleRow row{temperature, top_p, uniform, top_k};
-      sample(token, logits, op.Upload(&row, 1), 1, vocab, op.TakeBytes(sample_workspace(1, vocab)), op.stream());
+    if (vocab > kMostSampled) {
+      throw Failure{MS_UNSUPPORTED, "expected a vocabulary of at most " + std::to_string(kMostSampled) +
+                                        " to sample from on the GPU but received " + std::to_string(vocab) +
+                                        "; use --backend cpu"};
     }
-    op.Fetch(host_token, token, sizeof(*token));
+    const std::vector<ms_draw> draws = DeviceDraws(op, host_draws, rows);
+    int32_t* tokens = op.TakeTokens(rows);
+    sample(tokens, logits, op.UploadDraws(draws.data(), rows), rows, vocab, op.TakeBytes(sample_workspace(rows, vocab)),
+           op.stream());
+    if (ctx->recording == nullptr) op.Fetch(host_tokens, tokens, static_cast<size_t>(rows) * sizeof(*tokens));
   });
 }
 
@@ -66,7 +80,6 @@ ms_status TopLogprobs(ms_context* ctx, const float* logits, int64_t vocab, int32
 }  // namespace
 
 void AddSamplingOps(ms_ops* ops) {
-  ops->add_sparse = AddSparse;
   ops->argmax = Argmax;
   ops->sample = Sample;
   ops->logprobs = Logprobs;

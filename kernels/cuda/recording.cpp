@@ -32,7 +32,7 @@ void* ms_recording::At(std::vector<char>& part, size_t begin, size_t most, const
   const size_t at = (part.size() + kAligned - 1) / kAligned * kAligned;
   if (at + bytes > most) throw Failure{MS_UNSUPPORTED, "a recorded step takes more from the host than it has room for"};
   part.resize(at + bytes);
-  if (bytes > 0) std::memcpy(part.data() + at, host, bytes);
+  if (host != nullptr && bytes > 0) std::memcpy(part.data() + at, host, bytes);
   return device_ + begin + at;
 }
 
@@ -55,6 +55,19 @@ const ms_cache_row* ms_recording::KeepRows(const ms_cache_row* host_rows, int64_
   return reinterpret_cast<const ms_cache_row*>(table);
 }
 
+const ms_draw* ms_recording::KeepDraws(const ms_draw* host_draws, int64_t rows) {
+  if (rows != rows_ || draws_ != 0) throw Failure{MS_UNSUPPORTED, "a recorded step draws other tokens than its rows'"};
+  auto* draws =
+      static_cast<char*>(At(changing_, 0, kChangingBytes, host_draws, static_cast<size_t>(rows) * sizeof(ms_draw)));
+  draws_ = static_cast<size_t>(draws - device_);
+  return reinterpret_cast<const ms_draw*>(draws);
+}
+
+int32_t* ms_recording::KeepTokens(int64_t rows) {
+  tokens_ = static_cast<int32_t*>(Keep(nullptr, static_cast<size_t>(rows) * sizeof(int32_t)));
+  return tokens_;
+}
+
 void ms_recording::Finish(cudaGraph_t graph, cudaStream_t stream) {
   const cudaError_t error = cudaGraphInstantiate(&exec_, graph, 0);
   cudaGraphDestroy(graph);
@@ -65,13 +78,19 @@ void ms_recording::Finish(cudaGraph_t graph, cudaStream_t stream) {
   Require(cudaStreamSynchronize(stream), "a copy to the GPU");
 }
 
-bool ms_recording::Update(const int32_t* host_ids, const int32_t* host_positions, int64_t rows) {
+bool ms_recording::Update(const int32_t* host_ids, const int32_t* host_positions, const ms_draw* host_draws,
+                          int64_t rows) {
+  if ((host_draws != nullptr) != (draws_ != 0)) {
+    throw Failure{MS_BAD_DATA, draws_ != 0 ? "expected draws for a step that was recorded with them"
+                                           : "expected no draws for a step that was recorded without"};
+  }
   if (rows != rows_) {
     throw Failure{MS_BAD_DATA, "expected ids and positions of " + std::to_string(rows_) + " rows but received " +
                                    std::to_string(rows)};
   }
   if (std::any_of(host_positions, host_positions + rows, [&](int32_t at) { return at > most_position_; })) return false;
   std::memcpy(changing_.data(), host_ids, static_cast<size_t>(rows) * sizeof(int32_t));
+  if (draws_ != 0) std::memcpy(changing_.data() + draws_, host_draws, static_cast<size_t>(rows) * sizeof(ms_draw));
   for (const size_t begin : tables_) {
     for (int64_t r = 0; r < rows; ++r) {
       char* at = changing_.data() + begin + static_cast<size_t>(r) * sizeof(ms_cache_row);
@@ -140,12 +159,15 @@ ms_status RecordEnd(ms_context* ctx, ms_recording** host_recording) {
 }
 
 ms_status Replay(ms_context* ctx, ms_recording* recording, const int32_t* host_ids, const int32_t* host_positions,
-                 int64_t rows, int32_t* host_done) {
+                 const ms_draw* host_draws, int64_t rows, int32_t* host_tokens, int32_t* host_done) {
   *host_done = 0;
   return Run(ctx, [&](Op& op) {
     if (recording->moves != MovesOf(*ctx) || recording->exact != ctx->exact) return;
-    if (!recording->Update(host_ids, host_positions, rows)) return;
+    if (!recording->Update(host_ids, host_positions, host_draws, rows)) return;
     recording->Launch(op.stream());
+    if (host_draws != nullptr) {
+      op.Fetch(host_tokens, recording->tokens(), static_cast<size_t>(rows) * sizeof(int32_t));
+    }
     *host_done = 1;
   });
 }

@@ -1,5 +1,5 @@
 // A step that is done again: a CUDA graph of what a context's ops launched, and the device's copy of what they took
-// from the host. Between steps only token ids and positions change; each replay sends those.
+// from the host. Between steps only token ids, positions and draws change; each replay sends those.
 #pragma once
 
 #include <cstdint>
@@ -15,17 +15,21 @@ struct ms_recording {
   ms_recording(const ms_recording&) = delete;
   ms_recording& operator=(const ms_recording&) = delete;
 
-  // Device addresses for what ops take from the host: arrays that stay; ids and cache rows, which replays change. Throw
-  // Failure where there is no more room.
+  // Device addresses for what ops take from the host: arrays that stay; ids, cache rows and draws, which replays
+  // change; and for the tokens that they give. Throw Failure where there is no more room.
   void* Keep(const void* host, size_t bytes);
   const int32_t* KeepIds(const int32_t* host_ids, int64_t rows);
   const ms_cache_row* KeepRows(const ms_cache_row* host_rows, int64_t rows, int64_t most_position);
+  const ms_draw* KeepDraws(const ms_draw* host_draws, int64_t rows);
+  int32_t* KeepTokens(int64_t rows);
 
   // Sends what stays; from then on it can be replayed.
   void Finish(cudaGraph_t graph, cudaStream_t stream);
-  // New ids and positions. False where a position is beyond most_position. Throws Failure where they don't fit.
-  bool Update(const int32_t* host_ids, const int32_t* host_positions, int64_t rows);
+  // New ids, positions and draws. False where a position is beyond most_position. Throws Failure where they don't fit.
+  bool Update(const int32_t* host_ids, const int32_t* host_positions, const ms_draw* host_draws, int64_t rows);
   void Launch(cudaStream_t stream);
+  // Of the last step; NULL: none are drawn.
+  const int32_t* tokens() const { return tokens_; }
 
   // What it holds for: working memory where it was, and the precision.
   uint64_t moves = 0;
@@ -38,6 +42,8 @@ struct ms_recording {
   char* device_ = nullptr;
   std::vector<char> changing_, staying_;
   std::vector<size_t> tables_;  // where cache rows begin in `changing_`
+  size_t draws_ = 0;            // where draws do; 0: there are none
+  int32_t* tokens_ = nullptr;
   int64_t rows_ = 0, most_position_ = INT64_MAX;
   cudaGraphExec_t exec_ = nullptr;
 };

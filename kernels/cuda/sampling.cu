@@ -10,20 +10,6 @@ namespace maskserve {
 namespace cuda {
 namespace {
 
-__global__ void __launch_bounds__(256)
-    AddSparse(float* logits, const int32_t* ids, const float* deltas, int64_t count) {
-  const int64_t self = GlobalIndex();
-  if (self >= count) return;
-  const int32_t id = ids[self];
-  for (int64_t i = 0; i < self; ++i) {
-    if (ids[i] == id) return;
-  }
-  // The first of an id adds all of it, in order.
-  float logit = logits[id];
-  for (int64_t i = self; i < count; ++i) logit += ids[i] == id ? deltas[i] : 0.0f;
-  logits[id] = logit;
-}
-
 __global__ void __launch_bounds__(kSampleThreads) Argmax(int32_t* tokens, const float* logits, int64_t vocab) {
   __shared__ SampleRoom room;
   const uint64_t key = LargestKey(logits + blockIdx.x * vocab, vocab, UINT64_MAX, true, room);
@@ -37,18 +23,11 @@ MS_DEVICE uint64_t LimitOf(double share, uint64_t whole, bool beyond) {
   return Max<uint64_t>(1, Min(limit, whole));
 }
 
-__global__ void __launch_bounds__(kSampleThreads)
-    Sample(int32_t* tokens, const float* all_logits, const SampleRow* params, uint64_t* all_weights, int64_t vocab) {
-  __shared__ SampleRoom room;
-  const float* logits = all_logits + blockIdx.x * vocab;
-  uint64_t* weights = all_weights + blockIdx.x * vocab;
-  const SampleRow p = params[blockIdx.x];
+// In all threads.
+MS_DEVICE int32_t Choose(const float* logits, uint64_t* weights, const ms_draw& p, int64_t vocab, SampleRoom& room) {
   const int32_t best = IdOfKey(LargestKey(logits, vocab, UINT64_MAX, true, room));
   const float largest = logits[best];
-  if (p.temperature == 0 || p.top_k == 1 || !(fabsf(largest) <= FLT_MAX)) {
-    if (threadIdx.x == 0) tokens[blockIdx.x] = best;
-    return;
-  }
+  if (p.temperature == 0 || p.top_k == 1 || !(fabsf(largest) <= FLT_MAX)) return best;
   for (int64_t i = threadIdx.x; i < vocab; i += kSampleThreads) {
     const double logit = static_cast<double>(logits[i]);
     const double x = logit == logit ? (logit - static_cast<double>(largest)) / p.temperature : -INFINITY;
@@ -67,7 +46,25 @@ __global__ void __launch_bounds__(kSampleThreads)
     whole = WholeOf<false>(c, room);
   }
   const uint64_t limit = LimitOf(p.uniform, whole, true);
-  const int32_t token = sorted ? IdOfKey(KeyAt<false>(c, limit, room)) : IdAt(c, limit, room);
+  return sorted ? IdOfKey(KeyAt<false>(c, limit, room)) : IdAt(c, limit, room);
+}
+
+__global__ void __launch_bounds__(kSampleThreads)
+    Sample(int32_t* tokens, float* all_logits, const ms_draw* draws, uint64_t* all_weights, int64_t vocab) {
+  __shared__ SampleRoom room;
+  float* logits = all_logits + blockIdx.x * vocab;
+  // A draw's room: V weights, then the logits that its deltas change.
+  uint64_t* weights = all_weights + static_cast<int64_t>(blockIdx.x) * (vocab + CeilDiv<int64_t>(vocab, 2));
+  float* before = reinterpret_cast<float*>(weights + vocab);
+  const ms_draw p = draws[blockIdx.x];
+  for (int64_t i = threadIdx.x; i < p.count; i += kSampleThreads) {
+    before[i] = logits[p.ids[i]];
+    logits[p.ids[i]] += p.deltas[i];
+  }
+  __syncthreads();
+  const int32_t token = Choose(logits, weights, p, vocab, room);
+  __syncthreads();
+  for (int64_t i = threadIdx.x; i < p.count; i += kSampleThreads) logits[p.ids[i]] = before[i];
   if (threadIdx.x == 0) tokens[blockIdx.x] = token;
 }
 
@@ -116,21 +113,17 @@ __global__ void __launch_bounds__(kSampleThreads)
 
 }  // namespace
 
-void add_sparse(float* logits, const int32_t* ids, const float* deltas, int64_t count, cudaStream_t stream) {
-  Launch(AddSparse, Blocks(count, 256), 256, 0, stream, logits, ids, deltas, count);
-}
-
 void argmax(int32_t* tokens, const float* logits, int64_t rows, int64_t vocab, cudaStream_t stream) {
   Launch(Argmax, Blocks(rows, 1), kSampleThreads, 0, stream, tokens, logits, vocab);
 }
 
 size_t sample_workspace(int64_t rows, int64_t vocab) {
-  return static_cast<size_t>(rows * vocab) * sizeof(uint64_t);
+  return static_cast<size_t>(rows * (vocab + CeilDiv<int64_t>(vocab, 2))) * sizeof(uint64_t);
 }
 
-void sample(int32_t* tokens, const float* logits, const SampleRow* params, int64_t rows, int64_t vocab, void* workspace,
+void sample(int32_t* tokens, float* logits, const ms_draw* draws, int64_t rows, int64_t vocab, void* workspace,
             cudaStream_t stream) {
-  Launch(Sample, Blocks(rows, 1), kSampleThreads, 0, stream, tokens, logits, params, static_cast<uint64_t*>(workspace),
+  Launch(Sample, Blocks(rows, 1), kSampleThreads, 0, stream, tokens, logits, draws, static_cast<uint64_t*>(workspace),
          vocab);
 }
 

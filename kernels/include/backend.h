@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-#define MS_ABI_VERSION 7u
+#define MS_ABI_VERSION 8u
 
 typedef int32_t ms_status;
 enum {
@@ -84,6 +84,17 @@ typedef struct ms_gumbel {
   uint64_t seed;
   uint32_t step, tensor;
 } ms_gumbel;
+
+/* How a token of a row of logits is chosen: softmax(logits / temperature), cut to the top_k largest (0: all), then to
+ * the smallest set whose probability reaches top_p (1: all), then inverse-cdf at `uniform`, in [0, 1); temperature 0:
+ * the largest, the lowest of equals. For that deltas are added to the logits of ids (count), no two the same. */
+typedef struct ms_draw {
+  double temperature, top_p, uniform;
+  int64_t top_k;
+  const int32_t* ids;
+  const float* deltas;
+  int64_t count;
+} ms_draw;
 
 typedef struct ms_adamw {
   double learning_rate, beta1, beta2, epsilon, weight_decay;
@@ -155,11 +166,11 @@ typedef struct ms_ops {
   ms_status (*build_changes24)(ms_context*, void* patch, int64_t bytes, ms_weights packed, ms_weights w,
                                ms_changes24 host_changes, int64_t n, int64_t k);
 
-  /* sampling over one row of logits (V); NaN counts as minus infinity */
-  ms_status (*add_sparse)(ms_context*, float* logits, const int32_t* host_ids, const float* host_deltas, int64_t count);
+  /* NaN counts as minus infinity. A token of each of `rows` rows of logits (rows, V), which are as before when it is
+   * done; where it is recorded, replays give the tokens, and take no deltas. The others: of one row (V). */
+  ms_status (*sample)(ms_context*, float* logits, const ms_draw* host_draws, int64_t rows, int64_t vocab,
+                      int32_t* host_tokens);
   ms_status (*argmax)(ms_context*, const float* logits, int64_t vocab, int32_t* host_token);
-  ms_status (*sample)(ms_context*, const float* logits, int64_t vocab, double temperature, int64_t top_k, double top_p,
-                      double uniform, int32_t* host_token);
   ms_status (*logprobs)(ms_context*, const float* logits, int64_t vocab, const int32_t* host_ids, double* host_out,
                         int64_t count);
   ms_status (*top_logprobs)(ms_context*, const float* logits, int64_t vocab, int32_t* host_ids, double* host_out,
@@ -255,14 +266,15 @@ typedef struct ms_backend {
 
   /* Steps that are done again in one go; all four are NULL where nothing is recorded. From record_begin to record_end
    * ops are kept and not done, with the addresses that they were given; what they take from the host is copied, but for
-   * the ids of embed and the positions of attend_rows, which each replay brings anew. An op that needs to wait, or more
-   * working memory than there is, fails, and the recording with it: *host_recording is then NULL. replay: `rows` ids
-   * and positions; *host_done 0, and nothing is done, where what it was recorded with is gone (working memory has
-   * moved, the precision is another, a position is beyond what it was recorded for): it has to be recorded anew. */
+   * the ids of embed, the positions of attend_rows and the draws of sample, which each replay brings anew. An op that
+   * needs to wait, or more working memory than there is, fails, and the recording with it: *host_recording is then
+   * NULL. replay: `rows` ids and positions, and draws where sample was recorded (else NULL), whose tokens it waits for;
+   * *host_done 0, and nothing is done, where what it was recorded with is gone (working memory has moved, the precision
+   * is another, a position is beyond what it was recorded for): it has to be recorded anew. */
   ms_status (*record_begin)(ms_context*);
   ms_status (*record_end)(ms_context*, ms_recording** host_recording);
-  ms_status (*replay)(ms_context*, ms_recording*, const int32_t* host_ids, const int32_t* host_positions, int64_t rows,
-                      int32_t* host_done);
+  ms_status (*replay)(ms_context*, ms_recording*, const int32_t* host_ids, const int32_t* host_positions,
+                      const ms_draw* host_draws, int64_t rows, int32_t* host_tokens, int32_t* host_done);
   void (*recording_free)(ms_context*, ms_recording*);
 } ms_backend;
 

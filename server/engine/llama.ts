@@ -4,6 +4,7 @@
  */
 import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
 import type { DecodeRow } from './decode-row.js';
+import { drawTokens, GREEDY, packDraws, type Draw } from './draws.js';
 import type { KvCache } from './kv-cache.js';
 import { linear, linearRows } from './linear.js';
 import type { ModelConfig } from './model-config.js';
@@ -20,6 +21,7 @@ const DEVICE_CHUNK_TOKENS = 2048;
 export const HEAD_ROWS = 64;
 
 const F32 = 4;
+const NOTHING_DRAWN = { settings: new Float64Array(0), tokens: new Int32Array(0) };
 
 /** Sees the input x (tokens, cols) f32 of each linear layer: calibration for Wanda and SparseGPT. */
 export type InputHook = (matrix: DenseMatrix, x: Handle, tokens: number) => void;
@@ -96,11 +98,11 @@ export class Forward {
   }
 
   /**
-   * One token of each of several sequences, each at the end of its own cache and through its own task (at most HEAD_ROWS). Leaves their
-   * hidden states for `head`, in this order. The same bits as `run` of each by itself; neighbours that share a task's weights are
-   * multiplied together.
+   * One token of each of several sequences, each at the end of its own cache and through its own task (at most HEAD_ROWS), and what comes after
+   * it: draws[r] (greedy unless given) from row r of `logits`, which stay. The same bits as `run` of each by itself; neighbours that share a task's
+   * weights are multiplied together.
    */
-  decode(rows: readonly DecodeRow[]): void {
+  decode(rows: readonly DecodeRow[], draws: readonly Draw[] = rows.map(() => GREEDY)): Int32Array {
     const full = rows.find(({ cache }) => cache.length >= cache.capacity);
     if (rows.some(({ cache }) => cache.type !== rows[0]?.cache.type)) {
       throw new RangeError('expected caches of one type in a batch, but received both bf16 and f32');
@@ -112,8 +114,26 @@ export class Forward {
     }
     const ids = Int32Array.from(rows, ({ id }) => id);
     const positions = Int32Array.from(rows, ({ cache }) => cache.length);
-    this.recorded.run(rows, ids, positions, () => this.decodeStep(rows, ids, positions));
+    const packed = packDraws(draws);
+    const tokens = new Int32Array(rows.length);
+    // What is recorded draws without deltas.
+    const adjusted = packed.ids.length > 0;
+    const drawn = adjusted ? NOTHING_DRAWN : { settings: packed.settings, tokens };
+    this.recorded.run(rows, { ids, positions, ...drawn }, () => {
+      this.decodeStep(rows, ids, positions);
+      this.head(0, rows.length);
+      if (!adjusted) drawTokens(this.logits, this.config.vocab, packed, tokens);
+    });
+    if (adjusted) drawTokens(this.logits, this.config.vocab, packed, tokens);
     for (const { cache } of rows) cache.length++;
+    return tokens;
+  }
+
+  /** draws[r] from row r of `logits`, which stay. */
+  sample(draws: readonly Draw[]): Int32Array {
+    const tokens = new Int32Array(draws.length);
+    drawTokens(this.logits, this.config.vocab, packDraws(draws), tokens);
+    return tokens;
   }
 
   private decodeStep(rows: readonly DecodeRow[], ids: Int32Array, positions: Int32Array): void {

@@ -1,6 +1,6 @@
 /**
  * Decoding steps that a GPU does again by one call. A step that follows one of the same sequences, through the same weights, differs only in its
- * tokens and positions: its ops are recorded once, and replayed with those. Where nothing is recorded (the CPU), steps are done as they are.
+ * tokens, positions and draws: its ops, from the embedding to the token drawn, are recorded once, and replayed with those. Where nothing is recorded (the CPU), steps are done as they are.
  */
 import { native } from '../../kernels/index.js';
 import type { DecodeRow } from './decode-row.js';
@@ -8,6 +8,15 @@ import type { TaskWeights } from './types.js';
 
 /** Of batches that take turns: each keeps some 2 MiB of the GPU. */
 const MOST_RECORDINGS = 8;
+
+/** What a step has of its own. */
+export interface StepInputs {
+  readonly ids: Int32Array;
+  readonly positions: Int32Array;
+  /** How tokens are drawn (kernels/types.ts), and where they go; empty: none are. */
+  readonly settings: Float64Array;
+  readonly tokens: Int32Array;
+}
 
 export class RecordedSteps {
   /** By what was recorded; the least recently used first. */
@@ -20,17 +29,17 @@ export class RecordedSteps {
   constructor(private readonly vocab: number) {}
 
   /** Does a step of `rows`, whose ops `step` calls: by itself, or as it was recorded. */
-  run(rows: readonly DecodeRow[], ids: Int32Array, positions: Int32Array, step: () => void): void {
+  run(rows: readonly DecodeRow[], inputs: StepInputs, step: () => void): void {
     if (!this.possible) return step();
-    const name = nameOf(rows);
-    if (this.replayed(name, ids, positions)) return;
+    const name = `${inputs.tokens.length}:${nameOf(rows)}`;
+    if (this.replayed(name, inputs)) return;
     // The first of its kind brings working memory to its size, and chooses kernels.
     if (name !== this.last || this.refused.has(name)) {
       this.last = name;
       return step();
     }
     this.record(name, step);
-    if (!this.replayed(name, ids, positions)) step();
+    if (!this.replayed(name, inputs)) step();
   }
 
   dispose(): void {
@@ -39,11 +48,11 @@ export class RecordedSteps {
     this.possible = false;
   }
 
-  private replayed(name: string, ids: Int32Array, positions: Int32Array): boolean {
+  private replayed(name: string, { ids, positions, settings, tokens }: StepInputs): boolean {
     const recording = this.recordings.get(name);
     if (recording === undefined) return false;
     this.recordings.delete(name);
-    if (native.replay(recording, ids, positions, this.vocab)) {
+    if (native.replay(recording, ids, positions, this.vocab, settings, tokens)) {
       this.recordings.set(name, recording);
       return true;
     }

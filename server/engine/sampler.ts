@@ -1,5 +1,6 @@
-/** A row of logits → the next token: penalties and biases, then greedy, or temperature, top-k, top-p and one seeded draw. */
+/** What of a request says how its tokens are chosen: penalties and biases, then greedy, or temperature, top-k, top-p and one seeded draw. */
 import { native, type Handle } from '../../kernels/index.js';
+import type { Draw } from './draws.js';
 import { Random } from './random.js';
 import type { ModelTokenizer } from './tokenizer.js';
 import type { GenerateRequest, TokenLogprob } from './types.js';
@@ -13,29 +14,18 @@ export class Sampler {
   }
 
   /**
-   * Applies biases and OpenAI's presence and frequency penalties (over the tokens sampled so far), chooses, and leaves the row as it was:
-   * reported log-probabilities are the model's own, as vLLM's are.
+   * How the next token is chosen: with biases and OpenAI's presence and frequency penalties (over the tokens sampled so far). They leave the
+   * logits as they were: reported log-probabilities are the model's own, as vLLM's are.
    */
-  next(logits: Handle, row: number, vocab: number): number {
-    const deltas = this.deltas();
-    const id = deltas.size === 0 ? this.choose(logits, row, vocab) : this.chooseAdjusted(logits, row, vocab, deltas);
-    this.counts.set(id, (this.counts.get(id) ?? 0) + 1);
-    return id;
-  }
-
-  private choose(logits: Handle, row: number, vocab: number): number {
+  draw(): Draw {
     const { temperature, topK, topP } = this.request;
-    if (temperature === 0) return native.argmax(logits, row, vocab);
-    return native.sample(logits, row, vocab, temperature, topK, topP, this.random.uniform());
+    const uniform = temperature === 0 ? 0 : this.random.uniform();
+    return { temperature, topK, topP, uniform, deltas: this.deltas() };
   }
 
-  private chooseAdjusted(logits: Handle, row: number, vocab: number, deltas: ReadonlyMap<number, number>): number {
-    const saved = new Float32Array(vocab);
-    native.read(logits, row * saved.byteLength, saved);
-    native.addSparse(logits, row, vocab, Int32Array.from(deltas.keys()), Float32Array.from(deltas.values()));
-    const id = this.choose(logits, row, vocab);
-    native.write(logits, row * saved.byteLength, saved);
-    return id;
+  /** `id` came of it. */
+  took(id: number): void {
+    this.counts.set(id, (this.counts.get(id) ?? 0) + 1);
   }
 
   private deltas(): Map<number, number> {

@@ -157,19 +157,24 @@ export class Scheduler {
     }
   }
 
-  /** One token of each. An error of one sequence, while it samples or tells, is its own; one of the forward pass is everybody's. */
+  /** One token of each. An error of one sequence, while it tells, is its own; one of the forward pass is everybody's. */
   private decode(works: readonly Work[]): void {
     for (const batch of batchesOf(works)) {
       const { forward } = this.model;
       const sequences = batch.map(({ sequence }) => sequence as Sequence);
-      const failed = this.attempt(batch, () => {
-        forward.decode(sequences.map((sequence) => sequence.next()));
-        forward.head(0, batch.length);
+      let tokens: Int32Array | undefined;
+      this.attempt(batch, () => {
+        const rows = sequences.map((sequence) => sequence.next());
+        tokens = forward.decode(
+          rows,
+          sequences.map((sequence) => sequence.draw()),
+        );
       });
-      if (failed) continue;
+      if (tokens === undefined) continue;
+      const taken = tokens;
       batch.forEach((work, row) => {
         const sequence = sequences[row] as Sequence;
-        if (!this.attempt([work], () => sequence.take(row)) && sequence.done) this.remove(work);
+        if (!this.attempt([work], () => sequence.take(row, taken[row] as number)) && sequence.done) this.remove(work);
       });
     }
   }

@@ -2,6 +2,7 @@
 import type { DecodeRow } from './decode-row.js';
 import { HEAD_ROWS } from './llama.js';
 import { Detokenizer } from './detokenizer.js';
+import type { Draw } from './draws.js';
 import { KvCache, kvCacheBytes } from './kv-cache.js';
 import type { Model } from './model.js';
 import { label, Sampler, tokenLogprob } from './sampler.js';
@@ -58,10 +59,15 @@ export class Sequence {
     return { id: this.pending as number, cache: this.cache, task: this.request.weights };
   }
 
-  /** Samples from row `row` of the logits that `next` led to. Sets `done` after the last token. */
-  take(row: number): void {
+  /** How the token after `next` is chosen. */
+  draw(): Draw {
+    return this.sampler.draw();
+  }
+
+  /** Takes `id`, which was drawn from row `row` of the logits. Sets `done` after the last token. */
+  take(row: number, id: number): void {
     const { forward, config, tokenizer } = this.model;
-    const id = this.sampler.next(forward.logits, row, config.vocab);
+    this.sampler.took(id);
     const top = this.request.logprobs;
     const tokens = top === undefined ? [] : [tokenLogprob(forward.logits, row, config.vocab, id, top, tokenizer)];
     this.generated++;
@@ -100,8 +106,9 @@ export class Sequence {
   }
 
   private sampleFirst(row: number): void {
-    this.model.forward.head(row, 1);
-    this.take(0);
+    const { forward } = this.model;
+    forward.head(row, 1);
+    this.take(0, forward.sample([this.draw()])[0] as number);
   }
 
   /** Row r of the chunk predicts the token after it; the last row's target is not in the prompt. */

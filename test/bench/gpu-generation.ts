@@ -1,5 +1,6 @@
 /** Whole answers of a LLaMA-2-7B-shaped model on a GPU, one sequence at a time, dense and 2:4: the lengths of the paper's Table 16. Random weights. */
 import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
+import { GREEDY } from '../../server/engine/draws.js';
 import { DEFAULT_KV_TYPE, KvCache } from '../../server/engine/kv-cache.js';
 import { layerShapes } from '../../server/engine/linear-shapes.js';
 import { Forward } from '../../server/engine/llama.js';
@@ -95,10 +96,8 @@ function answerMs(
         forward.run(new Int32Array(chunk).fill(1), cache, task);
         if (done + chunk === input) forward.head(chunk - 1, 1);
       }
-      for (let i = 1; i < tokens; i++) {
-        forward.decode([{ id: native.argmax(forward.logits, 0, config.vocab), cache, task }]);
-        forward.head(0, 1);
-      }
+      let [id] = forward.sample([GREEDY]);
+      for (let i = 1; i < tokens; i++) [id] = forward.decode([{ id: id as number, cache, task }]);
     } finally {
       cache.dispose();
     }

@@ -72,7 +72,6 @@ function decode(model: Model, tasks: readonly (TaskWeights | null)[]): void {
   for (const cache of caches) cache.length = PROMPT;
   for (let token = 0; token < TOKENS; token++) {
     model.forward.decode(tasks.map((task, row) => ({ id: 5 + token, cache: caches[row] as KvCache, task })));
-    model.forward.head(0, tasks.length);
   }
   for (const cache of caches) cache.dispose();
 }

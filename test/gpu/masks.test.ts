@@ -50,16 +50,16 @@ sameOnBoth('sums of squares and Gram matrices', FP32, (scope, next) => {
 });
 
 sameOnBoth('tokens are drawn, and the likeliest named, as on the CPU', 'bits', (scope, next) => {
-  const vocab = 1000;
-  const logits = scope.put(floats(next, 2 * vocab).map((x) => 6 * x));
-  native.addSparse(logits, 1, vocab, Int32Array.of(7, 7, 900), Float32Array.of(2, 1, -3));
-  const drawn = [0.01, 0.3, 0.55, 0.8, 0.999].flatMap((uniform) => [
-    native.sample(logits, 1, vocab, 1, 0, 1, uniform),
-    native.sample(logits, 0, vocab, 0.7, 40, 0.9, uniform),
-  ]);
+  const [rows, vocab] = [10, 1000];
+  const logits = scope.put(floats(next, rows * vocab).map((x) => 6 * x));
+  const settings = Float64Array.from([0.01, 0.3, 0.55, 0.8, 0.999].flatMap((u) => [1, 0, 1, u, 0.7, 40, 0.9, u]));
+  const counts = Int32Array.from({ length: rows }, (_, row) => (row % 3 === 0 ? 2 : 0));
+  const deltas = Float32Array.of(3, -3, 9, 9, 9, -9, 2, 1);
+  const drawn = new Int32Array(rows);
+  native.sample(logits, vocab, settings, counts, Int32Array.of(7, 900, 1, 2, 3, 4, 5, 6), deltas, drawn);
   const ids = new Int32Array(12);
   native.topLogprobs(logits, 0, vocab, ids, new Float64Array(12));
-  return { drawn: Int32Array.from([...drawn, native.argmax(logits, 1, vocab)]), ids };
+  return { drawn, likeliest: Int32Array.of(native.argmax(logits, 1, vocab)), ids };
 });
 
 sameOnBoth('log-probabilities of named tokens', 1e-9, (scope, next) => {

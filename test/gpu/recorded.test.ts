@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test, type TestContext } from 'node:test';
 import { native, type Handle } from '../../kernels/index.js';
+import type { Draw } from '../../server/engine/draws.js';
 import { KvCache } from '../../server/engine/kv-cache.js';
 import type { DecodeRow } from '../../server/engine/decode-row.js';
 import { loadModel, type Model } from '../../server/engine/model.js';
@@ -28,6 +29,7 @@ writeRandomModel(folder, SHAPE);
 /** A batch over three tasks, and a row of its own to come between its steps: then no two steps that follow each other are of one kind. */
 class Steps {
   readonly logits: Float32Array[] = [];
+  readonly tokens: Int32Array[] = [];
   private readonly rows: DecodeRow[];
   private readonly other: DecodeRow;
   private readonly owned: Handle[] = [];
@@ -54,17 +56,24 @@ class Steps {
     for (const { cache, task } of [...this.rows, this.other]) model.forward.run(PROMPT, cache, task);
   }
 
-  /** Decodes `count` tokens of the rows `from` on. */
-  step(count: number, { from = 0, interrupted = false } = {}): void {
+  /** Decodes `count` tokens of the rows `from` on; `biased`: one token of the last row can't be drawn. */
+  step(count: number, { from = 0, interrupted = false, biased = false } = {}): void {
     for (let i = 0; i < count; i++) {
       const rows = this.rows.slice(from).map((row, r) => ({ ...row, id: (7 * this.logits.length + r) % SHAPE.vocab }));
       if (interrupted) this.model.forward.decode([this.other]);
-      this.model.forward.decode(rows);
-      this.model.forward.head(0, rows.length);
+      const draws = rows.map((_, r) => this.drawOf(r, biased));
+      this.tokens.push(this.model.forward.decode(rows, draws));
       const logits = new Float32Array(rows.length * SHAPE.vocab);
       native.read(this.model.forward.logits, 0, logits);
       this.logits.push(logits);
     }
+  }
+
+  /** Greedy in the first row, else of several temperatures and cuts. */
+  private drawOf(row: number, biased: boolean): Draw {
+    const uniform = ((7 * this.tokens.length + row) % 10) / 10;
+    const deltas = new Map(biased && row === 2 ? [[this.tokens.at(-1)![2]!, -100]] : []);
+    return { temperature: row * 0.8, topK: 10 * row, topP: 1 - row / 10, uniform, deltas };
   }
 
   /** As if so many tokens had come; what the caches hold there is what memory was filled with. */
@@ -105,6 +114,7 @@ class Steps {
 
 interface Played {
   readonly logits: readonly Float32Array[];
+  readonly tokens: readonly Int32Array[];
   readonly recorded: number;
   readonly replayed: number;
 }
@@ -119,7 +129,7 @@ function played(t: TestContext, play: (steps: Steps) => void): Played {
     try {
       play(steps);
       const replayed = replay.mock.calls.filter(({ result }) => result === true).length;
-      return { logits: steps.logits, recorded: record.mock.callCount(), replayed };
+      return { logits: steps.logits, tokens: steps.tokens, recorded: record.mock.callCount(), replayed };
     } finally {
       replay.mock.restore();
       record.mock.restore();
@@ -150,6 +160,15 @@ const SCENES: readonly (readonly [string, number, (steps: Steps, interrupted: bo
     },
   ],
   [
+    'tokens with a bias, whose draws are no part of what is recorded',
+    2,
+    (steps, interrupted) => {
+      steps.step(3, { interrupted });
+      steps.step(3, { interrupted, biased: true });
+      steps.step(1, { interrupted });
+    },
+  ],
+  [
     'positions beyond those that a step was recorded for',
     2,
     (steps, interrupted) => {
@@ -171,6 +190,7 @@ for (const [name, recorded, play] of SCENES) {
       `${actual.replayed} of ${actual.logits.length} steps were replayed`,
     );
     assert.equal(actual.logits.length, expected.logits.length);
+    assert.deepEqual(actual.tokens, expected.tokens);
     actual.logits.forEach((logits, step) => assertSameBits(logits, expected.logits[step]!, `step ${step}`));
     assert.ok(actual.logits.every((logits) => logits.every(Number.isFinite)));
   });

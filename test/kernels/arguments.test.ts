@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { native, type Handle } from '../../kernels/index.js';
-import { rightCalls, type Argument } from './op-arguments.js';
+import { rightCalls, type Argument, SETTINGS } from './op-arguments.js';
 import { Scope } from './scope.js';
 
 const scope = new Scope();
@@ -19,6 +19,11 @@ after(() => {
   rmSync(folder, { recursive: true });
 });
 const OPS = rightCalls(scope);
+
+/** Of `sample`, but for one of the second row. */
+function settings(at: number, value: number): Float64Array {
+  return SETTINGS.with(4 + at, value);
+}
 
 const addon = native as unknown as Readonly<Record<string, (...args: unknown[]) => unknown>>;
 
@@ -146,7 +151,7 @@ function checkArray(op: string, args: readonly unknown[], at: number, name: stri
 }
 
 test('values outside their range are refused by name', () => {
-  const cases: readonly (readonly [string, number, number | string | Int32Array, RegExp])[] = [
+  const cases: readonly (readonly [string, number, number | string | Int32Array | Float64Array, RegExp])[] = [
     ['rmsnorm', 5, -1, /eps of at least 0/],
     ['rope', 6, 5, /even headDim/],
     ['kvWrite', 2, 7, /start \+ tokens of at most capacity = 8 but received 9/],
@@ -170,11 +175,16 @@ test('values outside their range are refused by name', () => {
     ['scoreMask24', 4, 12, /k to be a multiple of 8/],
     ['sparsegpt24', 6, 12, /k to be a multiple of 8/],
     ['sparsegpt24', 7, -0.1, /damp of at least 0/],
-    ['sample', 3, -1, /temperature of at least 0/],
-    ['sample', 5, 0, /topP in \(0, 1\]/],
-    ['sample', 5, 1.1, /topP in \(0, 1\]/],
-    ['sample', 6, 1, /uniform in \[0, 1\)/],
-    ['sample', 6, -0.1, /uniform in \[0, 1\)/],
+    ['sample', 2, settings(0, -1), /temperature of at least 0/],
+    ['sample', 2, settings(0, NaN), /temperature of at least 0/],
+    ['sample', 2, settings(1, 0.5), /topK to be a whole number from 0/],
+    ['sample', 2, settings(2, 0), /topP in \(0, 1\]/],
+    ['sample', 2, settings(2, 1.1), /topP in \(0, 1\]/],
+    ['sample', 2, settings(3, 1), /uniform in \[0, 1\)/],
+    ['sample', 2, settings(3, -0.1), /uniform in \[0, 1\)/],
+    ['sample', 3, Int32Array.of(2, 0, 2), /counts of at most the ids that are left = 1 but received 2/],
+    ['sample', 3, Int32Array.of(2, 0, 0), /ids to be as many as counts say but received 3/],
+    ['sample', 4, Int32Array.of(4, 4, 4), /ids to name a token once a row but received 4/],
   ];
   for (const [op, at, bad, message] of cases) {
     const args = rightArguments(op, OPS[op] ?? []);

@@ -21,6 +21,9 @@ const number = (name: string, value: number): Argument => ({ name, kind: 'number
 const ids = { name: 'ids', kind: 'array', value: Int32Array.of(1, 2, 3) } as const;
 const type = { name: 'type', kind: 'text', value: 'f32' } as const;
 
+/** temperature, topK, topP and uniform of three rows. */
+export const SETTINGS = Float64Array.of(1, 2, 0.5, 0.5, 1, 2, 0.5, 0.5, 1, 2, 0.5, 0.5);
+
 /** Three of (KV, capacity, hd). */
 function caches(scope: Scope): Float64Array {
   return Float64Array.from([1, 2, 3], () => scope.room(2 * 8 * 6 * 4));
@@ -122,22 +125,15 @@ export function rightCalls(scope: Scope): Readonly<Record<string, readonly Argum
       count('n', 3),
       count('k', 16),
     ],
-    addSparse: [
-      out('logits', 40),
-      index('row', 1),
-      count('vocab', 5),
-      ids,
-      { name: 'deltas', kind: 'array', value: new Float32Array(3) },
-    ],
     argmax: [input('logits', 40), index('row', 1), count('vocab', 5)],
     sample: [
-      input('logits', 40),
-      index('row', 1),
+      out('logits', 60),
       count('vocab', 5),
-      number('temperature', 1),
-      index('topK', 2),
-      number('topP', 0.5),
-      number('uniform', 0.5),
+      { name: 'settings', kind: 'array', value: SETTINGS },
+      { name: 'counts', kind: 'array', value: Int32Array.of(2, 0, 1) },
+      ids,
+      { name: 'deltas', kind: 'array', value: new Float32Array(3) },
+      { name: 'tokens', kind: 'array', value: new Int32Array(3) },
     ],
     logprobs: [
       input('logits', 40),

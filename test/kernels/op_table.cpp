@@ -187,7 +187,8 @@ void Sampling(int64_t vocab) {
   int32_t token;
   for (const double top_p : {1.0, 0.9, 1e-9}) {
     for (const int64_t top_k : {int64_t{0}, int64_t{1}, vocab / 2, 2 * vocab}) {
-      backend->ops.sample(ctx, logits.data(), vocab, 0.7, top_k, top_p, 0.999, &token);
+      const ms_draw draw{0.7, top_p, 0.999, top_k, nullptr, nullptr, 0};
+      backend->ops.sample(ctx, logits.data(), &draw, 1, vocab, &token);
       Expect(token >= 0 && token < vocab, "sample", vocab, top_k, token);
     }
   }
@@ -197,8 +198,13 @@ void Sampling(int64_t vocab) {
   backend->ops.top_logprobs(ctx, logits.data(), vocab, ids.data(), out.data(), vocab);
   Expect(ids[0] == token, "the likeliest is the argmax", vocab);
   backend->ops.logprobs(ctx, logits.data(), vocab, ids.data(), out.data(), vocab);
-  const float delta = 1;
-  backend->ops.add_sparse(ctx, logits.data(), &token, &delta, 1);
+  const float delta = -100;
+  const ms_draw without{0, 1, 0, 0, &token, &delta, 1};
+  const float before = logits[static_cast<size_t>(token)];
+  int32_t other;
+  backend->ops.sample(ctx, logits.data(), &without, 1, vocab, &other);
+  Expect(other != token || vocab < 3, "a bias", vocab);
+  Expect(logits[static_cast<size_t>(token)] == before, "logits stay", vocab);
 }
 
 void Pruning(int64_t tokens, int64_t n, int64_t k) {

@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { native } from '../../kernels/index.js';
+import { native, type Handle } from '../../kernels/index.js';
 import { onEveryIsa } from './every-isa.js';
 import { floats, random } from './numbers.js';
-import { scoped, type Scope } from './scope.js';
+import { scoped } from './scope.js';
 
 const VOCAB = 3001;
 
@@ -16,6 +16,17 @@ interface Draw {
   readonly uniform: number;
 }
 
+const NONE = [Int32Array.of(0), new Int32Array(0), new Float32Array(0)] as const;
+
+/** A token of one row of several. */
+function sampleRow(logits: Handle, row: number, vocab: number, { temperature, topK, topP, uniform }: Draw): number {
+  const view = native.view(logits, row * vocab * 4, vocab * 4);
+  const token = new Int32Array(1);
+  native.sample(view, vocab, Float64Array.of(temperature, topK, topP, uniform), ...NONE, token);
+  native.free(view);
+  return token[0]!;
+}
+
 /** One draw for each of many settings: what must be the same on every instruction set. */
 function drawMany(): number[] {
   return scoped((scope) => {
@@ -23,7 +34,8 @@ function drawMany(): number[] {
     const logits = scope.put(floats(next, 4 * VOCAB).map((v) => v * 12));
     return Array.from({ length: 400 }, (_, i) => {
       const topK = [0, 1, 5, 40, 1000][i % 5] ?? 0;
-      return native.sample(logits, i % 4, VOCAB, 0.2 + next() * 2, topK, i % 3 === 0 ? 1 : 0.5 + next() / 2, next());
+      const [temperature, topP] = [0.2 + next() * 2, i % 3 === 0 ? 1 : 0.5 + next() / 2];
+      return sampleRow(logits, i % 4, VOCAB, { temperature, topK, topP, uniform: next() });
     });
   });
 }
@@ -78,7 +90,7 @@ onEveryIsa(import.meta.url, () => {
         const steps = 20000;
         const counts = new Map<number, number>();
         for (let i = 0; i < steps; i++) {
-          const id = native.sample(buffer, 0, 50, temperature, topK, topP, (i + 0.5) / steps);
+          const id = sampleRow(buffer, 0, 50, { temperature, topK, topP, uniform: (i + 0.5) / steps });
           counts.set(id, (counts.get(id) ?? 0) + 1);
         }
         const expected = drawByDefinition(logits, { temperature, topK, topP, uniform: 0 });
@@ -99,7 +111,9 @@ onEveryIsa(import.meta.url, () => {
       for (const topP of [0.1, 0.5, 0.9, 0.999]) {
         const kept = new Set(drawByDefinition(logits, { temperature: 1, topK: 0, topP, uniform: 0 }).map((c) => c.id));
         const drawn = new Set<number>();
-        for (let i = 0; i < 4000; i++) drawn.add(native.sample(buffer, 0, VOCAB, 1, 0, topP, i / 4000));
+        for (let i = 0; i < 4000; i++) {
+          drawn.add(sampleRow(buffer, 0, VOCAB, { temperature: 1, topK: 0, topP, uniform: i / 4000 }));
+        }
         assert.ok(
           [...drawn].every((id) => kept.has(id)),
           `topP ${topP}`,
@@ -111,8 +125,7 @@ onEveryIsa(import.meta.url, () => {
 
   test('temperature 0 is greedy, equal logits are cut by id, NaN is never drawn', () => {
     scoped((scope) => {
-      const sample = (row: number[], d: Draw): number =>
-        native.sample(scope.put(Float32Array.from(row)), 0, row.length, d.temperature, d.topK, d.topP, d.uniform);
+      const sample = (row: number[], d: Draw): number => sampleRow(scope.put(Float32Array.from(row)), 0, row.length, d);
       assert.equal(sample([1, 3, 2, 3], { temperature: 0, topK: 0, topP: 1, uniform: 0.9 }), 1);
       for (let i = 0; i < 10; i++) {
         const uniform = i / 10;
@@ -166,11 +179,33 @@ onEveryIsa(import.meta.url, () => {
     });
   });
 
-  test('addSparse adds to the named logits of one row, in order, twice where named twice', () => {
-    scoped((scope: Scope) => {
-      const logits = scope.put(new Float32Array(12));
-      native.addSparse(logits, 1, 4, Int32Array.of(3, 0, 3), Float32Array.of(1, -2, 0.5));
-      assert.deepEqual([...scope.floats(logits, 12)], [0, 0, 0, 0, -2, 0, 0, 1.5, 0, 0, 0, 0]);
+  test('a batch draws as each of its rows by itself, with biases of its own, and leaves all logits', () => {
+    scoped((scope) => {
+      const [rows, vocab] = [6, 300];
+      const values = floats(random(8), rows * vocab).map((v) => v * 6);
+      const logits = scope.put(values);
+      const draws = Array.from({ length: rows }, (_, i) => ({
+        temperature: i / 3,
+        topK: 7 * (i % 3),
+        topP: 1 - (i % 2) / 4,
+        uniform: i / rows,
+      }));
+      const settings = Float64Array.from(
+        draws.flatMap(({ temperature, topK, topP, uniform }) => [temperature, topK, topP, uniform]),
+      );
+      const tokens = new Int32Array(rows);
+      native.sample(logits, vocab, settings, new Int32Array(rows), NONE[1], NONE[2], tokens);
+      draws.forEach((draw, row) => assert.equal(tokens[row], sampleRow(logits, row, vocab, draw)));
+
+      // Each but the first may not choose what it chose, the second may choose nothing but token 5.
+      const counts = Int32Array.of(0, 1, 1, 1, 1, 1);
+      const ids = tokens.slice(1);
+      ids[0] = 5;
+      const biased = new Int32Array(rows);
+      native.sample(logits, vocab, settings, counts, ids, Float32Array.of(1e6, -1e6, -1e6, -1e6, -1e6), biased);
+      assert.deepEqual([...biased.subarray(0, 2)], [tokens[0], 5]);
+      for (let row = 2; row < rows; row++) assert.notEqual(biased[row], tokens[row]);
+      assert.deepEqual(scope.floats(logits, rows * vocab), values);
     });
   });
 });

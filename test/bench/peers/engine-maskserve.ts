@@ -50,7 +50,6 @@ function step(model: Model, batch: readonly Int32Array[], caches: readonly KvCac
   model.forward.decode(
     batch.map((ids, sequence) => ({ id: ids[0] as number, cache: caches[sequence] as KvCache, task })),
   );
-  model.forward.head(0, batch.length);
 }
 
 function compacted(model: Model): TaskWeights {
