@@ -1,10 +1,22 @@
 /** Flags and environment → one frozen, checked Config. Every option is a row of OPTIONS: its flag, its variable, its check and its line in --help. */
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { availableParallelism, totalmem } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { isLoopbackName } from './http/access.js';
+import {
+  byteCount,
+  byteCountOrNone,
+  ConfigError,
+  directory,
+  file,
+  integer,
+  oneOf,
+  origin,
+  path,
+  text,
+} from './option-values.js';
 
 export interface Config {
   /** Absolute path of a Hugging Face model directory. */
@@ -57,9 +69,6 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 
 /** What the command line asks for. */
 export type Command = { readonly type: 'print'; readonly text: string } | { readonly type: 'serve'; config: Config };
-
-/** A mistake in the command line: one line, exit code 2. */
-export class ConfigError extends Error {}
 
 interface Option<T> {
   readonly value: string;
@@ -335,64 +344,4 @@ Scopes: infer, publish (of every task, or of one after ":"), metrics, admin. Cli
 function packageVersion(): string {
   const { version } = JSON.parse(readFileSync(join(PACKAGE_ROOT, 'package.json'), 'utf8')) as { version: string };
   return version;
-}
-
-function text(value: string, name: string): string {
-  if (value === '') throw new ConfigError(`expected a value for ${name} but received none`);
-  return value;
-}
-
-function path(value: string, name: string): string {
-  return resolve(text(value, name));
-}
-
-function directory(value: string, name: string): string {
-  const found = path(value, name);
-  if (!existsSync(found)) throw new ConfigError(`expected a directory for ${name} but there is nothing at ${found}`);
-  if (!statSync(found).isDirectory()) throw new ConfigError(`expected a directory for ${name} but ${found} is a file`);
-  return found;
-}
-
-function file(value: string, name: string): string {
-  const found = path(value, name);
-  if (!existsSync(found)) throw new ConfigError(`expected a file for ${name} but there is nothing at ${found}`);
-  return found;
-}
-
-function integer(from: number, to: number): (value: string, name: string) => number {
-  return (value, name) => {
-    const number = /^\d+$/.test(value) ? Number(value) : NaN;
-    if (number >= from && number <= to) return number;
-    throw new ConfigError(`expected a whole number from ${from} to ${to} for ${name} but received "${value}"`);
-  };
-}
-
-/** `512M` → 536870912. */
-export function byteCount(value: string, name: string): number {
-  const match = /^(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?$/i.exec(value);
-  const bytes = match ? Math.floor(Number(match[1]) * KIB ** ' KMGT'.indexOf((match[2] || ' ').toUpperCase())) : 0;
-  if (bytes >= 1 && bytes <= Number.MAX_SAFE_INTEGER) return bytes;
-  throw new ConfigError(`expected a number of bytes such as 512M or 2G for ${name} but received "${value}"`);
-}
-
-function byteCountOrNone(value: string, name: string): number {
-  return value === '0' ? 0 : byteCount(value, name);
-}
-
-function origin(value: string, name: string): string {
-  try {
-    const url = new URL(value);
-    if (/^https?:$/.test(url.protocol) && url.origin === value.replace(/\/$/, '')) return url.origin;
-  } catch {
-    // Not a URL at all: the same sentence.
-  }
-  throw new ConfigError(`expected an origin such as https://app.example for ${name} but received "${value}"`);
-}
-
-function oneOf<T extends string>(known: readonly T[]): (value: string, name: string) => T {
-  return (value, name) => {
-    const found = known.find((candidate) => candidate === value);
-    if (found) return found;
-    throw new ConfigError(`expected one of ${known.join(', ')} for ${name} but received "${value}"`);
-  };
 }

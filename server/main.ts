@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 /** The command `maskserve`: options, log, server, signals. */
 import { destination, pino, type Logger } from 'pino';
-import { ConfigError, parseConfig, type Config } from './config.js';
+import { parseConfig, type Config } from './config.js';
+import { ConfigError } from './option-values.js';
 import type { RunningServer } from './serve.js';
 import { DENSE_TASK } from './store/task-name.js';
 

@@ -3,7 +3,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { byteCount, ConfigError, parseConfig, type Config } from '../../server/config.js';
+import { parseConfig, type Config } from '../../server/config.js';
+import { byteCount, ConfigError } from '../../server/option-values.js';
 import { TINY } from '../tiny.js';
 
 describe('the configuration', () => {
