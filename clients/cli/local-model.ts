@@ -7,6 +7,8 @@ import { join } from 'node:path';
 import { encodeMaskSet } from '../../codec/encode.js';
 import type { MaskSet } from '../../codec/mask-set.js';
 import { patternTable } from '../../codec/pattern.js';
+import { native } from '../../kernels/index.js';
+import { chooseBackend } from '../../server/engine/backend.js';
 import { evaluate, tokenStream } from '../../server/engine/evaluate.js';
 import { DEFAULT_KV_TYPE } from '../../server/engine/kv-cache.js';
 import { loadModel, type Model } from '../../server/engine/model.js';
@@ -54,8 +56,9 @@ export interface ScoreOptions extends TextOptions {
 /** Times the tokens that calibration sees: enough for windows that seldom overlap. */
 const TOKENS_TO_DRAW_FROM = 4;
 
-/** Its caches are those of a server that nobody told otherwise, so that both give the same perplexity. */
-export function openModel({ model, threads }: TextOptions): Model {
+/** On the chosen backend, where this thread's ops run from then on. Its caches are those of a server that nobody told otherwise, so that both give the same perplexity. */
+export function openModel({ model, threads, backend }: TextOptions): Model {
+  native.useBackend(chooseBackend(backend ?? 'cpu').name);
   const kvType = DEFAULT_KV_TYPE;
   return loadModel(model ?? DEFAULT_MODEL, threads === undefined ? { kvType } : { kvType, threads });
 }

@@ -28,6 +28,7 @@ const LOCAL_ONLY = [
   'parent',
   'model',
   'threads',
+  'backend',
   'checkpoint',
   'checkpointEvery',
   'resume',

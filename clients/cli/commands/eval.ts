@@ -39,7 +39,7 @@ export function addEval(program: Command): void {
     .option('--task <names>', 'tasks, separated by commas; "dense" is the unmasked model', taskNames)
     .requiredOption('--data <file...>', 'text: .jsonl with {"text": …} lines, or plain text; each is scored by itself')
     .option('--windows <n>', 'score only the first windows', integer(1))
-    .option('--local', 'without a server (--model, --mask and --threads imply it)')
+    .option('--local', 'without a server (--model, --mask, --threads and --backend imply it)')
     .option('--mask <file>', 'with --local: evaluate this mask file');
   command.addOption(parentOption('--mask'));
   addTextOptions(command)
@@ -76,7 +76,8 @@ async function evaluateAll(options: EvalOptions & GlobalOptions): Promise<void> 
   const { readSource } = await import('../../../server/trainer/corpus.js');
   const sources = data.map(readSource);
   const isLocal =
-    options.local ?? [options.model, mask, options.parent, options.threads].some((option) => option !== undefined);
+    options.local ??
+    [options.model, mask, options.parent, options.threads, options.backend].some((option) => option !== undefined);
   const results = await withProgress('evaluating', (progress) =>
     isLocal ? runLocally(options, sources, progress) : runRemotely(options, sources, progress),
   );
