@@ -1,10 +1,11 @@
 /**
  * What the GPU reaches on LLaMA-2-7B's shapes: decoding and prefill of its matrices, a task's bytes, a cold switch, masks decoded on the
- * device, whole answers. Random weights; but for the answers one block of 32 is in memory, and what is said of the model is 32 times that block.
+ * device, whole answers, and training at 1.1 B beside PyTorch's. Random weights; but for the answers one block of 32 is in memory, and what is said of the model is 32 times that block.
  */
 import { spawnSync } from 'node:child_process';
 import { native, type CodedChunks, type CodedTensor, type CudaReport, type Handle } from '../../kernels/index.js';
 import { median } from './forward.js';
+import { gpuTrainingLine, measureGpuTraining, type GpuTrainingFigures } from './gpu-training.js';
 import { generationTable, measureGeneration, type GenerationFigures } from './gpu-generation.js';
 import {
   BLOCK,
@@ -42,6 +43,8 @@ export interface GpuFigures {
   readonly decodedGigaSymbols: number;
   /** Whole answers, batch 1; null: the dense model and a task do not fit beside each other. */
   readonly generation: readonly GenerationFigures[] | null;
+  /** null: logits of 1.1 B weights and their moments do not fit. */
+  readonly training: GpuTrainingFigures | null;
 }
 
 /** Throws one line where no GPU can be used. */
@@ -71,13 +74,18 @@ export function measureGpu({ runs }: { readonly runs: number }): GpuFigures {
     },
     task: { bytes, share: bytes / (dense * BLOCKS) },
     ...cold,
-    generation: fits() ? measureGeneration() : null,
+    generation: fits(GENERATION_BYTES) ? measureGeneration() : null,
+    training: fits(TRAINING_BYTES) ? measureGpuTraining() : null,
   };
 }
 
 /** LLaMA-2-7B with one task, and its key-value cache: 13.5 + 8.1 + 2.1 GB, and what ops need. */
-function fits(): boolean {
-  return native.memory().freeBytes > 26e9;
+const GENERATION_BYTES = 26e9;
+/** Six fp32 logits a group of 969 M weights, their gradients and two moments: 23 GB; weights, soft masks and activations: 8 GB; PyTorch as much for itself, one after the other. */
+const TRAINING_BYTES = 40e9;
+
+function fits(bytes: number): boolean {
+  return native.memory().freeBytes > bytes;
 }
 
 function blockRatio(figures: readonly ProductFigures[], of: (one: ProductFigures) => number): number {
@@ -170,7 +178,7 @@ function nvidiaSmi(): Record<string, string> | null {
 }
 
 export function gpuTable(figures: GpuFigures): string {
-  const { device, decode, prefill, block, task, coldSwitch, decodedGigaSymbols, generation } = figures;
+  const { device, decode, prefill, block, task, coldSwitch, decodedGigaSymbols, generation, training } = figures;
   const times = (value: number | null): string => (value === null ? 'not measured' : `${value.toFixed(2)}×`);
   const product = (one: ProductFigures): string =>
     `  ${one.shape.padEnd(28)} ${String(one.tokens).padStart(5)} tokens: dense ${one.denseUs.toFixed(1)} µs · cuBLASLt ` +
@@ -184,5 +192,6 @@ export function gpuTable(figures: GpuFigures): string {
     `  cold switch of 32 blocks: decode ${coldSwitch.decodeMs.toFixed(1)} + compact ${coldSwitch.compactMs.toFixed(1)} = ${coldSwitch.totalMs.toFixed(1)} ms`,
     `  masks decoded on the device: ${decodedGigaSymbols.toFixed(1)} G symbols/s`,
     generation === null ? '  whole answers: not measured, for they take 26 GB' : generationTable(generation),
+    training === null ? '  training: not measured, for it takes 40 GB' : gpuTrainingLine(training),
   ].join('\n');
 }

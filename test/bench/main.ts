@@ -15,7 +15,7 @@
  * (`npm ci --prefix test/bench/peers`), onnxruntime and PyTorch, side by side, and single layers; SmolLM2 from its folder there or in MASKSERVE_SMOLLM2; `--large`: the 1.1 B
  * shape instead; `--quick`: one round of the 162 M model; `--cpu-time`: one thread, by the CPU time of its process, where others use the machine.
  *
- * `npm run bench -- gpu [--json FILE] [--runs N]`: LLaMA-2-7B's matrices on the GPU, decoding and prefill, a task's bytes, a cold switch, masks decoded on the device;
+ * `npm run bench -- gpu [--json FILE] [--runs N]`: LLaMA-2-7B's matrices on the GPU, decoding and prefill, a task's bytes, a cold switch, masks decoded on the device, whole answers, and training at 1.1 B beside PyTorch's (a Python with torch: MASKSERVE_YARDSTICK, or python3);
  * one line with the reason where there is no GPU.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

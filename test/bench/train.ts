@@ -52,7 +52,7 @@ export interface TrainingBenchOptions {
 const BUSY_NOTE =
   'the machine was busy: other processes took part of the time, and ratios are rough. Threads that wait for each other lose most by it, PyTorch’s above all; --threads 1 is fairer then';
 
-const SHAPE = { model: TINY, batch: 16, seq: 256, warmup: 2, timed: 8 } as const;
+const SHAPE = { backend: 'cpu', model: TINY, batch: 16, seq: 256, warmup: 2, timed: 8 } as const;
 /** Load that a machine at rest has. */
 const QUIET = 0.5;
 /** The first is what the yardstick runs. */
@@ -75,7 +75,7 @@ export function measureTraining({ rounds, threads, yardstick }: TrainingBenchOpt
       if (typeof result === 'string') skipped = result;
       else theirs.push(result);
     }
-    VARIANTS.forEach((variant, i) => ours[i]?.push(run({ ...SHAPE, ...variant, threads })));
+    VARIANTS.forEach((variant, i) => ours[i]?.push(runTraining({ ...SHAPE, ...variant, threads })));
   }
   const used = ours[0]?.[0]?.threads ?? threads;
   return {
@@ -119,7 +119,8 @@ function row(name: string, { tokensPerSecond, rounds, peakBytes }: Row, rest: st
   return `  ${name.padEnd(28)} ${tokensPerSecond.toFixed(0).padStart(6)} tokens/s ${spread.padEnd(16)} · peak ${mebibytes(peakBytes).padStart(5)} MiB${rest}`;
 }
 
-function run(settings: TrainingRun): TrainingRunResult {
+/** In a process of its own. */
+export function runTraining(settings: TrainingRun): TrainingRunResult {
   const output = execFileSync(process.execPath, [RUN_FILE, JSON.stringify(settings)], { encoding: 'utf8' });
   return JSON.parse(output) as TrainingRunResult;
 }

@@ -2,7 +2,7 @@
  * One measured training run, in a process of its own so that its peak memory is its own: `node training-run.js JSON` trains a mask of models/tiny or another model for a few
  * steps on random tokens (speed does not depend on which) and prints one JSON line.
  */
-import { native } from '../../kernels/index.js';
+import { native, type BackendName } from '../../kernels/index.js';
 import { loadModel } from '../../server/engine/model.js';
 import { Random } from '../../server/engine/random.js';
 import { ACTIVATION_BYTES, maskTrainingDefaults } from '../../server/trainer/defaults.js';
@@ -13,6 +13,7 @@ import { Training } from '../../server/trainer/training.js';
 import type { TrainLoss, TrainMethod } from '../../server/trainer/types.js';
 
 export interface TrainingRun {
+  readonly backend: BackendName;
   readonly model: string;
   readonly method: TrainMethod;
   readonly loss: TrainLoss;
@@ -41,6 +42,7 @@ if (argument === undefined) throw new Error('expected the run as JSON: this is s
 console.log(JSON.stringify(measure(JSON.parse(argument) as TrainingRun)));
 
 function measure({
+  backend,
   model: directory,
   method,
   loss,
@@ -50,6 +52,7 @@ function measure({
   warmup,
   timed,
 }: TrainingRun): TrainingRunResult {
+  native.useBackend(backend);
   const model = loadModel(directory, { threads });
   const settings = { ...maskTrainingDefaults(method, false), method, loss, batch, seq, steps: warmup + timed };
   const streams = [randomTokens(STREAM_TOKENS, model.config.vocab)];
@@ -66,8 +69,10 @@ function measure({
     seed: 0,
   });
   for (let step = 0; step < warmup; step++) training.step();
+  native.synchronize();
   const started = performance.now();
   for (let step = 0; step < timed; step++) training.step();
+  native.synchronize();
   const seconds = (performance.now() - started) / 1000;
   const result: TrainingRunResult = {
     tokensPerSecond: (timed * batch * seq) / seconds,

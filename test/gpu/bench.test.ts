@@ -1,7 +1,8 @@
-/** The benchmark of whole answers runs to its end on a GPU, and leaves nothing there. */
+/** The benchmarks of whole answers and of training run to their end on a GPU, and leave nothing there. */
 import assert from 'node:assert/strict';
 import { native } from '../../kernels/index.js';
 import { generationTable, measureGeneration } from '../bench/gpu-generation.js';
+import { gpuTrainingLine, measureGpuTraining } from '../bench/gpu-training.js';
 import { gpuTest, runningOn } from './gpu.js';
 
 const SHAPE = { layers: 2, hidden: 64, ffn: 128, heads: 4, kvHeads: 4, headDim: 16, vocab: 96 };
@@ -14,4 +15,13 @@ gpuTest('whole answers are timed dense and 2:4, and their memory is given back',
   assert.deepEqual([inputTokens, outputTokens], [5, 6]);
   assert.ok(denseTokensPerSecond > 0 && sparseTokensPerSecond > 0);
   assert.match(generationTable(figures), /5 in, +6 out: dense [\d.]+ · 2:4 [\d.]+ tokens\/s/);
+});
+
+gpuTest('training is timed beside PyTorch, or with the reason why not', () => {
+  const model = { layers: 1, hidden: 64, ffn: 128, heads: 4, kvHeads: 2, vocab: 96, context: 16 };
+  const figures = measureGpuTraining({ model, batch: 1, seq: 16, warmup: 1, timed: 1 });
+  assert.ok(figures.tokensPerSecond > 0 && figures.nativeBytes > 0);
+  const line = gpuTrainingLine(figures);
+  assert.match(line, /training 1 layers of 64, 1 × 16 tokens a step: \d+ tokens\/s/);
+  assert.match(line, /PyTorch skipped: .+|PyTorch \S+ \d+ · ours\/PyTorch [\d.]+×/);
 });
