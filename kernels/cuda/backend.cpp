@@ -66,6 +66,7 @@ const ms_backend* MakeBackend() {
   AddProductOps(&backend->ops);
   AddMaskOps(&backend->ops);
   AddSamplingOps(&backend->ops);
+  AddLinearOps(&backend->ops);
   AddTrainingOps(&backend->ops);
   backend->codec = DecodeOps();
   ProvenForm();

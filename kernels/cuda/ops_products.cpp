@@ -4,12 +4,12 @@
 #include <vector>
 
 #include "choices.h"
-#include "dense_gemm.h"
 #include "expand24.h"
 #include "launch.h"
 #include "memory.h"
 #include "ops.h"
 #include "patch_header.h"
+#include "rounded.h"
 #include "sparse_gemm.h"
 
 namespace maskserve {
@@ -22,13 +22,6 @@ constexpr int kRuns = 3;
 struct Shape {
   int64_t tokens, n, k;
 };
-
-DenseGemm* DenseOf(Op& op) {
-  static const bool there = blaslt::Load() != nullptr;
-  auto& gemm = op.context()->dense;
-  if (there && gemm == nullptr) gemm = DenseGemm::Open();
-  return gemm.get();
-}
 
 SparseGemm* SparseOf(Op& op, const Shape& s) {
   if (FormOf(s.n, s.k) == Form::kNone) return nullptr;
@@ -43,51 +36,9 @@ int64_t Padded(int64_t tokens) {
   return (tokens + step - 1) / step * step;
 }
 
-// x (T, K) rounded to bf16, rows beyond T zero. Kept for the next product of the same x.
-const uint16_t* Round(Op& op, const float* x, int64_t tokens, int64_t padded, int64_t k) {
-  RoundedActivations& kept = op.context()->rounded;
-  if (kept.x == x && kept.rows == tokens && kept.padded >= padded && kept.cols == k) return kept.rounded;
-  const size_t bytes = static_cast<size_t>(padded * k) * sizeof(uint16_t);
-  kept.x = nullptr;
-  if (bytes > kept.bytes) {
-    Require(cudaStreamSynchronize(op.stream()), "the op");
-    cudaFree(kept.rounded);
-    kept.rounded = nullptr;
-    kept.bytes = 0;
-    ++kept.moves;
-    void* memory = nullptr;
-    Require(cudaMalloc(&memory, bytes), "rounded activations");
-    kept.rounded = static_cast<uint16_t*>(memory);
-    kept.bytes = bytes;
-  }
-  to_bf16(kept.rounded, x, MS_F32, tokens * k, op.stream());
-  if (padded > tokens) {
-    op.Zero(kept.rounded + tokens * k, static_cast<size_t>((padded - tokens) * k) * sizeof(uint16_t));
-  }
-  kept.x = x;
-  kept.rows = tokens;
-  kept.padded = padded;
-  kept.cols = k;
-  return kept.rounded;
-}
-
-// A product that writes over what was rounded, or memory that came and went, makes it stale.
-void DropIfWritten(Op& op, const float* y, const Shape& s) {
-  RoundedActivations& kept = op.context()->rounded;
-  if (kept.x != nullptr && y < kept.x + kept.rows * kept.cols && kept.x < y + s.tokens * s.n) kept.x = nullptr;
-  const uint64_t releases = ReleaseCount();
-  if (kept.releases != releases) kept.x = nullptr;
-  kept.releases = releases;
-}
-
 void Dense(Op& op, float* y, const float* x, const uint16_t* w, const Shape& s) {
   if (s.tokens <= kGemvTokens) return matmul(y, x, w, s.tokens, s.n, s.k, op.exact(), op.stream());
-  DenseGemm* gemm = op.exact() != 0 ? nullptr : DenseOf(op);
-  if (gemm != nullptr) {
-    const uint16_t* rounded = Round(op, x, s.tokens, s.tokens, s.k);
-    if (gemm->Multiply(op, y, rounded, w, s.tokens, s.n, s.k)) return;
-  }
-  linear(y, x, w, MS_BF16, s.tokens, s.n, s.k, op.exact(), op.stream());
+  MultiplyLayer(op, y, x, {MS_BF16, 0, w, nullptr}, s.tokens, s.n, s.k);
 }
 
 bool BySparse(Op& op, float* y, const float* x, const void* packed, const Shape& s, const SparseAlgorithm& algorithm) {
@@ -183,7 +134,7 @@ const void* PackedOf(const ms_weights& w, const char* name) {
 ms_status Matmul(ms_context* ctx, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k) {
   return Run(ctx, Op::Rounded::kKept, [&](Op& op) {
     const Shape shape{tokens, n, k};
-    DropIfWritten(op, y, shape);
+    DropIfWritten(op, y, tokens * n);
     Dense(op, y, x, Bf16Of(w, "matmul"), shape);
   });
 }
@@ -191,7 +142,7 @@ ms_status Matmul(ms_context* ctx, float* y, const float* x, ms_weights w, int64_
 ms_status Matmul24(ms_context* ctx, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k) {
   return Run(ctx, Op::Rounded::kKept, [&](Op& op) {
     const Shape shape{tokens, n, k};
-    DropIfWritten(op, y, shape);
+    DropIfWritten(op, y, tokens * n);
     Sparse(op, y, x, PackedOf(w, "matmul24"), shape);
   });
 }
@@ -213,7 +164,7 @@ ms_status Matmul24Patched(ms_context* ctx, float* y, const float* x, ms_weights 
                           int64_t tokens, int64_t n, int64_t k) {
   return Run(ctx, Op::Rounded::kKept, [&](Op& op) {
     const Shape shape{tokens, n, k};
-    DropIfWritten(op, y, shape);
+    DropIfWritten(op, y, tokens * n);
     const void* packed = PackedOf(w, "matmul24Patched");
     for (int64_t t = 0; t < tokens; ++t) {
       const bool again = t > 0 && host_patches[t].data == host_patches[t - 1].data;
@@ -228,7 +179,7 @@ ms_status Matmul24Patched(ms_context* ctx, float* y, const float* x, ms_weights 
 ms_status MatmulMasked(ms_context* ctx, float* y, const float* x, ms_weights w, const ms_mask24* host_masks,
                        int64_t tokens, int64_t n, int64_t k) {
   return Run(ctx, Op::Rounded::kKept, [&](Op& op) {
-    DropIfWritten(op, y, {tokens, n, k});
+    DropIfWritten(op, y, tokens * n);
     // A packed matrix's nibbles are the canonical ones.
     std::vector<ms_mask24> masks(host_masks, host_masks + tokens);
     for (ms_mask24& mask : masks) {

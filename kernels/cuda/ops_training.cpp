@@ -19,12 +19,6 @@ double Total(Op& op, const double* device, int64_t count) {
   return total;
 }
 
-void RequireMatrixType(const ms_weights& w, const char* op) {
-  if (w.type == MS_BF16 || w.type == MS_F32) return;
-  throw Failure{MS_UNSUPPORTED, std::string("expected ") + op +
-                                    " of bf16 or fp32 weights on the GPU but received type " + std::to_string(w.type)};
-}
-
 ms_status ScoreMask24(ms_context* ctx, uint8_t* meta, ms_weights w, const float* scale, int64_t n, int64_t k) {
   return Run(ctx, [&](Op& op) { score_mask24(meta, Bf16Of(w, "scoreMask24"), scale, n, k, op.stream()); });
 }
@@ -42,26 +36,6 @@ ms_status SparseGpt24(ms_context* ctx, uint8_t*, uint16_t*, ms_weights, const do
   return Run(ctx, [](Op&) {
     throw Failure{MS_UNSUPPORTED, "SparseGPT's masks are made on the CPU only; use --backend cpu for them"};
   });
-}
-
-ms_status Linear(ms_context* ctx, float* y, const float* x, ms_weights w, int64_t rows, int64_t n, int64_t k) {
-  return Run(ctx, [&](Op& op) {
-    RequireMatrixType(w, "linear");
-    linear(y, x, w.values, w.type, rows, n, k, op.exact(), op.stream());
-  });
-}
-
-ms_status LinearBackwardInput(ms_context* ctx, float* dx, const float* dy, ms_weights w, int64_t rows, int64_t n,
-                              int64_t k, int32_t accumulate) {
-  return Run(ctx, [&](Op& op) {
-    RequireMatrixType(w, "linearBackwardInput");
-    linear_backward_input(dx, dy, w.values, w.type, rows, n, k, accumulate, op.exact(), op.stream());
-  });
-}
-
-ms_status LinearBackwardWeight(ms_context* ctx, float* dw, const float* dy, const float* x, int64_t rows, int64_t n,
-                               int64_t k, int32_t accumulate) {
-  return Run(ctx, [&](Op& op) { linear_backward_weight(dw, dy, x, rows, n, k, accumulate, op.exact(), op.stream()); });
 }
 
 ms_status RmsNormBackward(ms_context* ctx, float* dx, float* dgain, const float* dy, const float* x, const float* gain,
@@ -178,9 +152,6 @@ void AddTrainingOps(ms_ops* ops) {
   ops->sum_squares = SumSquares;
   ops->gram = Gram;
   ops->sparsegpt24 = SparseGpt24;
-  ops->linear = Linear;
-  ops->linear_backward_input = LinearBackwardInput;
-  ops->linear_backward_weight = LinearBackwardWeight;
   ops->rmsnorm_backward = RmsNormBackward;
   ops->rope_batch = RopeBatch;
   ops->attention_forward = AttentionForward;

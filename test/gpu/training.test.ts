@@ -1,9 +1,15 @@
 /** The op table's training pass on the GPU against the CPU reference. */
 import { native, NO_BUFFER } from '../../kernels/index.js';
-import { floats, weights } from '../kernels/numbers.js';
-import { FP32, sameOnBoth } from './gpu.js';
+import { floats, weights, type Random } from '../kernels/numbers.js';
+import type { Scope } from '../kernels/scope.js';
+import { BF16, FP32, sameOnBoth, type Outputs } from './gpu.js';
 
-sameOnBoth('linear and its two gradients', FP32, (scope, next) => {
+for (const precision of ['f32', 'bf16'] as const) {
+  const agreement = precision === 'f32' ? FP32 : BF16;
+  sameOnBoth(`linear and its two gradients in ${precision}`, agreement, layerAndGradients, precision);
+}
+
+function layerAndGradients(scope: Scope, next: Random): Outputs {
   const [rows, n, k] = [21, 40, 72];
   const [x, dy] = [scope.put(floats(next, rows * k)), scope.put(floats(next, rows * n))];
   const w = scope.put(weights(next, n * k));
@@ -12,7 +18,7 @@ sameOnBoth('linear and its two gradients', FP32, (scope, next) => {
   native.linearBackwardInput(dx, dy, w, 'bf16', rows, n, k, true);
   native.linearBackwardWeight(dw, dy, x, rows, n, k, false);
   return { y: scope.floats(y, rows * n), dx: scope.floats(dx, rows * k), dw: scope.floats(dw, n * k) };
-});
+}
 
 sameOnBoth('gradients of rmsnorm, rope and silu', FP32, (scope, next) => {
   const [batch, tokens, heads, hd] = [2, 5, 2, 16];
