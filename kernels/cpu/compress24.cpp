@@ -15,7 +15,8 @@ void CompressRow(const GroupRows24<uint8_t, uint16_t>& out, const uint16_t* w, c
   if (i == k) return;
   const BlockRow24<uint8_t, uint16_t> block = out.Any(out, 0, i);
   memcpy(block.meta, meta + i / 8, static_cast<size_t>((k - i) / 8));
-  for (int64_t v = 0; v < (k - i) / 2; ++v) block.values[v] = w[i + KeptColumn24(meta + i / 8, v)];
+  // The values of a shorter block may begin at an odd address.
+  for (int64_t v = 0; v < (k - i) / 2; ++v) memcpy(block.values + v, &w[i + KeptColumn24(meta + i / 8, v)], 2);
 }
 
 // A group's four words as one: 0xffff where the nibble keeps the word.
