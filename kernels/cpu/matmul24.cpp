@@ -11,11 +11,11 @@ namespace maskserve {
 namespace {
 
 // x (n elements) in its own order, as it is multiplied: rounded to a copy at `room`, or itself.
-const float* PlainRows(float*, const float* x, int64_t) {
+MS_INLINE const float* PlainRow(float*, const float* x, int64_t) {
   return x;
 }
 #if defined(__AVX512BF16__)
-const uint16_t* PlainRows(uint16_t* room, const float* x, int64_t n) {
+MS_INLINE const uint16_t* PlainRow(uint16_t* room, const float* x, int64_t n) {
   for (int64_t i = 0; i < n; i += W) {
     const __mmask16 lanes = n - i < W ? FirstLanes(n - i) : FirstLanes(W);
     const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(lanes, x + i));
@@ -38,27 +38,51 @@ struct Patched24 {
 };
 
 // What is left to do when the parent has been multiplied: each token's swaps, and what its infinities and NaNs make of
-// pruned places. A task is some windows of one token.
+// pruned places. A task is some rows of one token; windows of the same rows add to the same y, so it takes all of them.
+struct Corrections24 {
+  static constexpr int64_t kTaskElements = 1 << 22;  // of the matrix: some 5 µs
+
+  const Patched24& p;
+  int64_t rows, pieces;  // rows of a task; tasks of a token
+
+  explicit Corrections24(const Patched24& product) : p(product) {
+    rows = Max(1, kTaskElements / (kWindowRows24 * p.w.k)) * kWindowRows24;
+    pieces = CeilDiv(p.w.n, rows);
+  }
+  int64_t Tasks() const { return p.tokens * pieces; }
+  int64_t TokenOf(int64_t task) const { return task / pieces; }
+  int64_t RowOf(int64_t task) const { return task % pieces * rows; }
+  int64_t EndOf(int64_t task) const { return Min(p.w.n, RowOf(task) + rows); }
+  // False where there is no such task, or no patch.
+  bool WindowsOf(int64_t task, WindowsOf24* windows) const {
+    const uint8_t* patch = task < Tasks() ? Patched24::PatchOf(p, TokenOf(task)) : NULL;
+    if (patch == NULL) return false;
+    const int64_t across = WindowsAcross24(p.w.k);
+    *windows = {
+        {patch, p.w.n, p.w.k}, RowOf(task) / kWindowRows24 * across, CeilDiv(EndOf(task), kWindowRows24) * across};
+    return true;
+  }
+};
+
 template <typename X>
-ms_status Correct24(ms_context* ctx, const Patched24& p, bool finite) {
-  const int64_t n = p.w.n, k = p.w.k;
-  const size_t bytes = sizeof(X) == sizeof(float) ? 0 : static_cast<size_t>(p.tokens * k) * sizeof(X);
+ms_status Correct24(ms_context* ctx, const Corrections24& corrections, bool finite) {
+  const Patched24& p = corrections.p;
+  const int64_t n = p.w.n, k = p.w.k, threads = Threads(ctx);
+  const size_t bytes = sizeof(X) == sizeof(float) ? 0 : static_cast<size_t>(threads * k) * sizeof(X);
   X* room = static_cast<X*>(Scratch(ctx, bytes));
   if (bytes != 0 && room == NULL) return FailMemory(ctx, bytes);
-  const X* x = PlainRows(room, p.x, p.tokens * k);
-  // Windows of the same rows add to the same y: a task takes all of them.
-  constexpr int64_t kTaskElements = 1 << 22;  // of the matrix: some 10 µs
-  const int64_t rows = Max(1, kTaskElements / (kWindowRows24 * k)) * kWindowRows24, pieces = CeilDiv(n, rows);
-  auto task = [&](int64_t i, int) {
-    const int64_t t = i / pieces, begin = i % pieces * rows, end = Min(n, begin + rows);
-    const uint8_t* patch = Patched24::PatchOf(p, t);
-    const int64_t last = patch == NULL ? 0 : CeilDiv(end, kWindowRows24) * WindowsAcross24(k);
-    for (int64_t j = begin / kWindowRows24 * WindowsAcross24(k); j < last; ++j) {
-      AddWindow24(p.y + t * n, x + t * k, Window24::Of(patch, j, n, k), finite);
+  auto body = [&](int64_t task, int worker) {
+    const int64_t t = corrections.TokenOf(task);
+    WindowsOf24 windows, next;
+    if (corrections.WindowsOf(task, &windows)) {
+      const X* x = PlainRow(room + worker * k, p.x + t * k, k);
+      AddWindows24(p.y + t * n, x, windows, corrections.WindowsOf(task + threads, &next) ? &next : NULL, finite);
     }
-    if (!finite) SpreadNonFinite24(p.y + t * n, p.x + t * k, p.w, patch, begin, end);
+    if (finite) return;
+    SpreadNonFinite24(p.y + t * n, p.x + t * k, p.w, Patched24::PatchOf(p, t), corrections.RowOf(task),
+                      corrections.EndOf(task));
   };
-  Parallel(ctx, p.tokens * pieces, task);
+  Parallel(ctx, corrections.Tasks(), body);
   return MS_OK;
 }
 
@@ -67,8 +91,13 @@ MS_INLINE ms_status Product24(ms_context* ctx, const Patched24& p) {
   const int64_t k = p.w.k;
   const ms_status status = Multiply<Dot>(ctx, p.y, p.x, p.w, p.tokens, p.w.n, k, k + k / 8);
   if (status != MS_OK) return status;
+  const Corrections24 corrections(p);
+  WindowsOf24 windows;
+  for (int task = 0; task < Threads(ctx); ++task) {
+    if (corrections.WindowsOf(task, &windows)) AskForWindows24(windows);
+  }
   const bool finite = !HasNonFinite(p.x, p.tokens * k);
-  return finite && p.patches == NULL ? MS_OK : Correct24<typename Dot::X>(ctx, p, finite);
+  return finite && p.patches == NULL ? MS_OK : Correct24<typename Dot::X>(ctx, corrections, finite);
 }
 
 // The instruction sets with a shuffle whose places are data.

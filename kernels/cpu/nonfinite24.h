@@ -13,11 +13,13 @@ namespace {
 // Whether something of x is infinite or not a number, or may be so when it is rounded to bf16.
 MS_INLINE bool HasNonFinite(const float* x, int64_t n) {
   const VF rounding = Set(1.0f + 1.0f / 256);
-  VF zeros = Zero();
+  VF zeros[4] = {Zero(), Zero(), Zero(), Zero()};
   int64_t i = 0;
-  for (; i + W <= n; i += W) zeros = Fma(Mul(Load(x + i), rounding), Zero(), zeros);
-  if (i < n) zeros = Fma(Mul(LoadPart(x + i, n - i), rounding), Zero(), zeros);
-  const float sum = Sum(zeros);
+  for (; i + 4 * W <= n; i += 4 * W) {
+    for (int j = 0; j < 4; ++j) zeros[j] = Fma(Mul(Load(x + i + j * W), rounding), Zero(), zeros[j]);
+  }
+  for (; i < n; i += W) zeros[0] = Fma(Mul(LoadPart(x + i, Min(W, n - i)), rounding), Zero(), zeros[0]);
+  const float sum = Sum(Add(Add(zeros[0], zeros[1]), Add(zeros[2], zeros[3])));
   return sum != sum;
 }
 
@@ -32,7 +34,7 @@ bool Keeps24(const Packed24& w, const uint8_t* patch, int64_t r, int64_t c) {
     if (swap.in == c % kWindowColumns24) kept = true;
     if (swap.out == c % kWindowColumns24) kept = false;
   };
-  EachSwapOfRow24(Window24::Of(patch, window, w.n, w.k), r, change);
+  EachSwapOfRow24(Patch24::Window({patch, w.n, w.k}, window), r % kWindowRows24, change);
   return kept;
 }
 

@@ -184,27 +184,20 @@ struct PackPanel24 {
     const int64_t windows = panel.first / kWindowRows24 * WindowsAcross24(w.k);
     for (int64_t i = begin / kWindowColumns24; i * kWindowColumns24 < end; ++i) {
       const int64_t column = i * kWindowColumns24;
-      SwapOfWindow(out, panel, Window24::Of(patch, windows + i, w.n, w.k), begin - column, end - column);
+      SwapOfWindow(out, panel, Patch24::Window({patch, w.n, w.k}, windows + i), begin - column, end - column);
     }
   }
 
   // Columns [begin, end) are counted from the window's first.
   MS_INLINE void SwapOfWindow(E* out, const PanelPlace& panel, const Window24& window, int64_t begin, int64_t end) {
-    const uint8_t* step = window.Steps();
-    for (int64_t at = 0; at < window.place.rows; ++at) {
-      const int64_t slice = at / kSliceRows24, lane = at % kSliceRows24, steps = window.StepsOf(slice);
-      const int64_t c = window.place.row + window.RowsOf(slice)[lane] - panel.first;
-      if (c >= 0 && c < panel.some) SwapRow(out + c, step, lane, steps, begin, end);
-      if (lane == kSliceRows24 - 1) step += steps * kStepBytes24;
-    }
-  }
-
-  MS_INLINE void SwapRow(E* out, const uint8_t* step, int64_t lane, int64_t steps, int64_t begin, int64_t end) {
-    for (int64_t i = 0; i < steps; ++i, step += kStepBytes24) {
-      const Swap24 swap = SwapOf24(step, lane);
-      if (swap.in < begin || swap.in >= end || swap.in == swap.out) continue;
-      SwapLane24(Tile(), out + (swap.in - begin) / 4 * Tile::kGroupOfPanel, swap.in_weight,
-                 static_cast<uint32_t>(swap.in & 3), static_cast<uint32_t>(swap.out & 3));
+    for (int64_t c = 0; c < panel.some; ++c) {
+      E* lane = out + c;
+      auto swap = [&](const Swap24& swap) {
+        if (swap.in < begin || swap.in >= end) return;
+        SwapLane24(Tile(), lane + (swap.in - begin) / 4 * Tile::kGroupOfPanel, swap.in_weight,
+                   static_cast<uint32_t>(swap.in & 3), static_cast<uint32_t>(swap.out & 3));
+      };
+      EachSwapOfRow24(window, panel.first + c - window.place.row, swap);
     }
   }
 };

@@ -5,14 +5,14 @@
 // The matrix is cut into windows of 256 rows × 16,384 columns, and the rows of a window, those with most swaps first,
 // into slices of 16: one row to each lane of a vector, so that sums need not be taken across lanes (sliced ELLPACK,
 // Kreutzer et al., arXiv 1307.6209). A slice is as many steps as its longest row needs; step i holds swap i of each of
-// the 16 rows: 16 pairs of bf16 (the weight that comes in, and minus the one that goes out), then 16 uint16 codes,
+// the 16 rows: 16 pairs of bf16 (the weight that comes in, and minus the one that goes out), and 16 uint16 codes,
 // position in | position out << 2 | group << 4, the group counted from the window's first. A row's swaps ascend. What
 // is left of a lane is zero: it names one position twice, and changes no finite sum.
 //
-// Behind the header, (windows + 1) uint32 say where a window begins, in units of 32 bytes behind this table, which is
-// itself padded to 32; the windows of the same rows follow each other. A window is its slices' numbers of steps (uint32
-// each), for each lane its row in the window (one byte), padding to 32, and the slices. Some 6.6 bytes a swap, and 1.4
-// a row.
+// Behind the header stand four arrays, each from a multiple of 64 bytes on. The table: (windows + 1) uint32, where the
+// steps of a window begin, counted over all windows; the windows of the same rows follow each other. The heads: for
+// each window, its 16 slices' numbers of steps (uint16), and each row's place among the slices' lanes (one byte). The
+// weights: 64 bytes a step. The codes: 32 bytes a step. Some 6.4 bytes a swap, and 1.2 a row.
 #pragma once
 
 #include "ops.h"
@@ -25,9 +25,9 @@ constexpr int64_t kWindowGroups24 = 4096;
 constexpr int64_t kWindowColumns24 = kWindowGroups24 * 4;
 constexpr int64_t kSliceRows24 = 16;
 constexpr int64_t kWindowSlices24 = kWindowRows24 / kSliceRows24;
-constexpr int64_t kStepBytes24 = kSliceRows24 * 6;
-constexpr int64_t kPatchUnit24 = 32;
-constexpr uint64_t kPatchMagic24 = 0x34322d6863746170ull;  // "patch-24"
+constexpr int64_t kSliceHeadBytes24 = 2 + kSliceRows24;
+constexpr int64_t kStepBytes24 = kSliceRows24 * 6, kStepCodes24 = kSliceRows24 * 4;  // of a step; before its codes
+constexpr uint64_t kPatchMagic24 = 0x34322d6863746170ull;                            // "patch-24"
 
 struct PatchHeader24 {
   uint64_t magic;
@@ -41,18 +41,6 @@ MS_INLINE int64_t WindowsAcross24(int64_t k) {
 MS_INLINE int64_t Windows24(int64_t n, int64_t k) {
   return CeilDiv(n, kWindowRows24) * WindowsAcross24(k);
 }
-MS_INLINE int64_t PatchUnits24(int64_t bytes) {
-  return CeilDiv(bytes, kPatchUnit24);
-}
-// Of the header and the table.
-MS_INLINE int64_t PatchTableBytes24(int64_t n, int64_t k) {
-  return PatchUnits24(static_cast<int64_t>(sizeof(PatchHeader24)) + (Windows24(n, k) + 1) * 4) * kPatchUnit24;
-}
-// What stands before a window's slices.
-MS_INLINE int64_t WindowHeadBytes24(int64_t slices) {
-  return PatchUnits24(slices * (4 + kSliceRows24)) * kPatchUnit24;
-}
-
 // Which part of the matrix a window is.
 struct WindowPlace24 {
   int64_t row, rows, group;  // its first row, its rows, its first group
@@ -64,23 +52,20 @@ struct WindowPlace24 {
   int64_t Slices() const { return CeilDiv(rows, kSliceRows24); }
 };
 
-// A window of a patch whose header has been checked.
-struct Window24 {
-  WindowPlace24 place;
-  const uint8_t* data;
+// Where the arrays of a patch begin, in bytes, and the heads of its windows in theirs.
+struct PatchLayout24 {
+  int64_t table, heads, steps;
 
-  MS_INLINE Window24 Of(const uint8_t* patch, int64_t window, int64_t n, int64_t k) {
-    uint32_t unit;
-    memcpy(&unit, patch + sizeof(PatchHeader24) + window * 4, 4);
-    return {WindowPlace24::Of(window, n, k), patch + PatchTableBytes24(n, k) + unit * kPatchUnit24};
+  MS_INLINE PatchLayout24 Of(int64_t n, int64_t k) {
+    const int64_t table = static_cast<int64_t>(sizeof(PatchHeader24));
+    const int64_t heads = CeilDiv(table + (Windows24(n, k) + 1) * 4, 32) * 32;
+    const int64_t all = WindowsAcross24(k) * CeilDiv(n, kSliceRows24) * kSliceHeadBytes24;
+    return {table, heads, heads + CeilDiv(all, 32) * 32};
   }
-  uint32_t StepsOf(int64_t slice) const {
-    uint32_t steps;
-    memcpy(&steps, data + 4 * slice, 4);
-    return steps;
+  MS_INLINE int64_t Head(int64_t window, int64_t n, int64_t k) {
+    const int64_t across = WindowsAcross24(k), before = window / across * across * kWindowSlices24;
+    return (before + window % across * WindowPlace24::Of(window, n, k).Slices()) * kSliceHeadBytes24;
   }
-  const uint8_t* RowsOf(int64_t slice) const { return data + 4 * place.Slices() + kSliceRows24 * slice; }
-  const uint8_t* Steps() const { return data + WindowHeadBytes24(place.Slices()); }
 };
 
 // One swap by itself; in = out where a lane has ended.
@@ -92,7 +77,7 @@ struct Swap24 {
 MS_INLINE Swap24 SwapOf24(const uint8_t* step, int64_t lane) {
   Swap24 swap;
   uint16_t code;
-  memcpy(&code, step + 4 * kSliceRows24 + 2 * lane, 2);
+  memcpy(&code, step + kStepCodes24 + 2 * lane, 2);
   memcpy(&swap, step + 4 * lane, 4);
   const int64_t column = code >> 4 << 2;
   swap.in = column + (code & 3);
@@ -100,20 +85,47 @@ MS_INLINE Swap24 SwapOf24(const uint8_t* step, int64_t lane) {
   return swap;
 }
 
-// fn(swap) for each of one row's in a window. Slow: it looks for the row.
+struct Window24 {
+  WindowPlace24 place;
+  const uint8_t *head, *steps;
+
+  int64_t StepsOf(int64_t slice) const {
+    uint16_t steps_of_slice;
+    memcpy(&steps_of_slice, head + 2 * slice, 2);
+    return steps_of_slice;
+  }
+  const uint8_t* Places() const { return head + 2 * place.Slices(); }
+};
+
+// A patch whose header has been checked.
+struct Patch24 {
+  const uint8_t* data;
+  int64_t n, k;
+
+  MS_INLINE int64_t FirstStep(const Patch24& patch, int64_t window) {
+    uint32_t step;
+    memcpy(&step, patch.data + PatchLayout24::Of(patch.n, patch.k).table + window * 4, 4);
+    return step;
+  }
+  MS_INLINE const uint8_t* Step(const Patch24& patch, int64_t step) {
+    return patch.data + PatchLayout24::Of(patch.n, patch.k).steps + step * kStepBytes24;
+  }
+  MS_INLINE Window24 Window(const Patch24& patch, int64_t window) {
+    const uint8_t* heads = patch.data + PatchLayout24::Of(patch.n, patch.k).heads;
+    return {WindowPlace24::Of(window, patch.n, patch.k), heads + PatchLayout24::Head(window, patch.n, patch.k),
+            Step(patch, FirstStep(patch, window))};
+  }
+};
+
+// fn(swap) for each of one row's in a window; the row counts from the window's first.
 template <typename Fn>
 MS_INLINE void EachSwapOfRow24(const Window24& window, int64_t row, Fn& fn) {
-  const uint8_t* step = window.Steps();
-  for (int64_t at = 0; at < window.place.rows; ++at) {
-    const int64_t slice = at / kSliceRows24, lane = at % kSliceRows24, steps = window.StepsOf(slice);
-    if (window.place.row + window.RowsOf(slice)[lane] == row) {
-      for (int64_t i = 0; i < steps; ++i) {
-        const Swap24 swap = SwapOf24(step + i * kStepBytes24, lane);
-        if (swap.in != swap.out) fn(swap);
-      }
-      return;
-    }
-    if (lane == kSliceRows24 - 1) step += steps * kStepBytes24;
+  const int64_t place = window.Places()[row], slice = place / kSliceRows24;
+  int64_t first = 0;
+  for (int64_t s = 0; s < slice; ++s) first += window.StepsOf(s);
+  for (int64_t i = 0; i < window.StepsOf(slice); ++i) {
+    const Swap24 swap = SwapOf24(window.steps + (first + i) * kStepBytes24, place % kSliceRows24);
+    if (swap.in != swap.out) fn(swap);
   }
 }
 

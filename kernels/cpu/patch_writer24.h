@@ -32,9 +32,9 @@ struct LaneCounter24 {
 
 // A window before it is written: the rows in the order of their lanes, and the steps of its slices.
 struct WindowPlan24 {
-  int64_t slices, bytes;
+  int64_t all_steps;
   uint8_t rows[kWindowRows24];
-  uint32_t steps[kWindowSlices24];
+  uint16_t steps[kWindowSlices24];
 };
 
 // rows ← 0 … count − 1, those with most steps first; equal ones stay in order. Byte by byte from the lowest.
@@ -64,11 +64,9 @@ void PlanWindow24(WindowPlan24* plan, const Changes& changes, const WindowPlace2
   }
   memset(plan, 0, sizeof(*plan));
   SortLongestFirst24(plan->rows, steps, place.rows);
-  plan->slices = place.Slices();
-  plan->bytes = WindowHeadBytes24(plan->slices);
-  for (int64_t s = 0; s < plan->slices; ++s) {
-    plan->steps[s] = steps[plan->rows[s * kSliceRows24]];
-    plan->bytes += plan->steps[s] * kStepBytes24;
+  for (int64_t s = 0; s * kSliceRows24 < place.rows; ++s) {
+    plan->steps[s] = static_cast<uint16_t>(steps[plan->rows[s * kSliceRows24]]);
+    plan->all_steps += plan->steps[s];
   }
 }
 
@@ -80,27 +78,28 @@ struct LaneWriter24 {
   bool finite;
 
   void operator()(int64_t group, unsigned in, unsigned out) {
-    const uint16_t weights[2] = {row[4 * group + in], static_cast<uint16_t>(row[4 * group + out] ^ 0x8000u)};
+    const uint16_t pair[2] = {row[4 * group + in], static_cast<uint16_t>(row[4 * group + out] ^ 0x8000u)};
     const uint16_t code = static_cast<uint16_t>((group - first_group) << 4 | out << 2 | in);
-    memcpy(step + 4 * lane, weights, 4);
-    memcpy(step + 4 * kSliceRows24 + 2 * lane, &code, 2);
+    memcpy(step + 4 * lane, pair, 4);
+    memcpy(step + kStepCodes24 + 2 * lane, &code, 2);
     step += kStepBytes24;
-    finite &= (weights[1] & 0x7f80u) != 0x7f80u;
+    finite &= (pair[1] & 0x7f80u) != 0x7f80u;
   }
 };
 
 // -1, or a row of which a weight that goes out is infinite or not a number: nothing that is added later takes it out of
 // a sum.
 template <typename Changes>
-int64_t WriteWindow24(uint8_t* out, const WindowPlan24& plan, const Changes& changes, const uint16_t* w, int64_t k,
-                      const WindowPlace24& place) {
-  memset(out, 0, static_cast<size_t>(PatchUnits24(plan.bytes) * kPatchUnit24));
-  memcpy(out, plan.steps, static_cast<size_t>(plan.slices) * 4);
-  memcpy(out + plan.slices * 4, plan.rows, static_cast<size_t>(plan.slices * kSliceRows24));
-  uint8_t* steps = out + WindowHeadBytes24(plan.slices);
+int64_t WriteWindow24(uint8_t* head, uint8_t* steps, const WindowPlan24& plan, const Changes& changes,
+                      const uint16_t* w, int64_t k, const WindowPlace24& place) {
+  const int64_t slices = place.Slices();
+  memset(head, 0, static_cast<size_t>(slices * kSliceHeadBytes24));
+  memset(steps, 0, static_cast<size_t>(plan.all_steps * kStepBytes24));
+  memcpy(head, plan.steps, static_cast<size_t>(slices) * 2);
   int64_t bad = -1;
   for (int64_t at = 0; at < place.rows; ++at) {
     const int64_t slice = at / kSliceRows24, lane = at % kSliceRows24, row = place.row + plan.rows[at];
+    head[2 * slices + plan.rows[at]] = static_cast<uint8_t>(at);
     LaneWriter24 writer = {steps, lane, place.group, w + row * k, true};
     Changes::EachSwap(changes, row, place.group, place.group + kWindowGroups24, writer);
     if (!writer.finite) bad = row;
@@ -119,22 +118,22 @@ MS_INLINE void EachWindow24(ms_context* ctx, int64_t n, int64_t k, Body& body) {
   ParallelRanges(ctx, Windows24(n, k), Max(1, kElements / (kWindowRows24 * Min(k, kWindowColumns24))), piece);
 }
 
-// bytes ← of the whole patch. `table` (windows + 1), unless NULL, gets where each window begins.
+// bytes ← of the whole patch. `table` (windows + 1), unless NULL, gets where each window's steps begin.
 template <typename Changes>
 ms_status SizePatch24(ms_context* ctx, const Changes& changes, int64_t n, int64_t k, uint32_t* table, int64_t* bytes) {
   const int64_t windows = Windows24(n, k);
-  int64_t units = 0;
+  int64_t steps = 0;
   auto size = [&](int64_t i) {
     WindowPlan24 plan;
     PlanWindow24(&plan, changes, WindowPlace24::Of(i, n, k));
-    __atomic_fetch_add(&units, PatchUnits24(plan.bytes), __ATOMIC_RELAXED);
-    if (table != NULL) table[i + 1] = static_cast<uint32_t>(PatchUnits24(plan.bytes));
+    __atomic_fetch_add(&steps, plan.all_steps, __ATOMIC_RELAXED);
+    if (table != NULL) table[i + 1] = static_cast<uint32_t>(plan.all_steps);
   };
   EachWindow24(ctx, n, k, size);
-  *bytes = PatchTableBytes24(n, k) + units * kPatchUnit24;
-  if (units > static_cast<int64_t>(UINT32_MAX)) {
+  *bytes = PatchLayout24::Of(n, k).steps + steps * kStepBytes24;
+  if (steps > static_cast<int64_t>(UINT32_MAX)) {
     return Fail(ctx, MS_BAD_DATA,
-                "expected a patch of less than 128 GiB for one matrix but received changes of %lld bytes; compact this "
+                "expected a patch of less than 384 GiB for one matrix but received changes of %lld bytes; compact this "
                 "mask instead",
                 static_cast<long long>(*bytes));
   }
@@ -149,24 +148,28 @@ template <typename Changes>
 ms_status WritePatch24(ms_context* ctx, void* patch, int64_t bytes, const Changes& changes, const uint16_t* w,
                        int64_t n, int64_t k) {
   uint8_t* out = static_cast<uint8_t*>(patch);
-  const int64_t windows = Windows24(n, k), table_bytes = PatchTableBytes24(n, k);
+  const PatchLayout24 layout = PatchLayout24::Of(n, k);
   // Room for the table comes first: a patch too short for it can't be of the right size either.
-  int64_t needed = table_bytes;
-  uint32_t* table = bytes < table_bytes ? NULL : reinterpret_cast<uint32_t*>(out + sizeof(PatchHeader24));
+  int64_t needed = layout.steps;
+  uint32_t* table = bytes < layout.steps ? NULL : reinterpret_cast<uint32_t*>(out + layout.table);
   const ms_status status = SizePatch24(ctx, changes, n, k, table, &needed);
   if (status != MS_OK) return status;
   if (needed != bytes) {
     return Fail(ctx, MS_BAD_DATA, "expected patch of exactly the %lld bytes that its changes take but received %lld",
                 static_cast<long long>(needed), static_cast<long long>(bytes));
   }
-  const int64_t table_end = static_cast<int64_t>(sizeof(PatchHeader24)) + (windows + 1) * 4;
-  memset(out + table_end, 0, static_cast<size_t>(table_bytes - table_end));
+  // What lies between the arrays.
+  const int64_t table_end = layout.table + (Windows24(n, k) + 1) * 4;
+  memset(out + table_end, 0, static_cast<size_t>(layout.heads - table_end));
+  const int64_t tail = Min(32, layout.steps - layout.heads);
+  memset(out + layout.steps - tail, 0, static_cast<size_t>(tail));
   int64_t bad = -1;
   auto write = [&](int64_t i) {
     const WindowPlace24 place = WindowPlace24::Of(i, n, k);
     WindowPlan24 plan;
     PlanWindow24(&plan, changes, place);
-    const int64_t row = WriteWindow24(out + table_bytes + table[i] * kPatchUnit24, plan, changes, w, k, place);
+    uint8_t* head = out + layout.heads + PatchLayout24::Head(i, n, k);
+    const int64_t row = WriteWindow24(head, out + layout.steps + table[i] * kStepBytes24, plan, changes, w, k, place);
     if (row >= 0) __atomic_store_n(&bad, row, __ATOMIC_RELAXED);
   };
   EachWindow24(ctx, n, k, write);

@@ -1,5 +1,6 @@
-// y += Δ x for one token and a window: the swaps of a patch (patch24.h) against activations picked by
-// column. A vector holds a swap of each of 16 rows, so a slice's sums stay in their lanes to its end.
+// y += Δ x for one token and some windows: the swaps of a patch (patch24.h) against activations picked by column. A
+// vector holds a swap of each of 16 rows, so a slice's sums stay in their lanes to its end; the sums of a window then
+// go to its rows by one permutation.
 #pragma once
 
 #include "patch24.h"
@@ -7,6 +8,17 @@
 
 namespace maskserve {
 namespace {
+
+// Slices are too short for the hardware to follow their stream through the loads between. Two lines cover a step.
+constexpr int64_t kAheadSteps24 = 48;
+
+MS_INLINE void AskFor24(const uint8_t* at, int64_t away) {
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(at) + static_cast<uintptr_t>(away)));
+}
+MS_INLINE void AskForStep24(const uint8_t* at, int64_t away) {
+  AskFor24(at, away);
+  AskFor24(at, away + 64);
+}
 
 #if defined(__AVX512BF16__)
 
@@ -25,23 +37,16 @@ MS_INLINE __m512i EightGroups(const uint16_t* x, const uint8_t* codes) {
   return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
 }
 
-// A slice is too short for the hardware to follow its stream through the loads between. Two lines cover a step.
-MS_INLINE void AskAhead24(const uint8_t* step) {
-  const uintptr_t at = reinterpret_cast<uintptr_t>(step) + 4096;
-  __builtin_prefetch(reinterpret_cast<const void*>(at), 0, 3);
-  __builtin_prefetch(reinterpret_cast<const void*>(at + 64), 0, 3);
-}
-
 // sums ← of the 16 rows of a slice.
-MS_INLINE void SliceSums24(float* sums, const uint16_t* x, const uint8_t* step, int64_t steps) {
+MS_INLINE void SliceSums24(float* sums, const uint16_t* x, const uint8_t* step, int64_t steps, int64_t ahead) {
   // Words of lane i: its group is the i-th of two registers of eight.
   const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
   const __m512i base = _mm512_or_si512(_mm512_slli_epi32(lane, 2), _mm512_slli_epi32(lane, 18));
   const __m512i position = _mm512_set1_epi32(0x30003);
   VF acc = Zero();
   for (; steps > 0; --steps, step += kStepBytes24) {
-    AskAhead24(step);
-    const uint8_t* codes = step + 4 * kSliceRows24;
+    AskForStep24(step, ahead);
+    const uint8_t* codes = step + kStepCodes24;
     const __m512i code = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)));
     const __m512i positions = _mm512_and_si512(_mm512_or_si512(code, _mm512_slli_epi32(code, 14)), position);
     const __m512i picked =
@@ -51,11 +56,43 @@ MS_INLINE void SliceSums24(float* sums, const uint16_t* x, const uint8_t* step, 
   Store(sums, acc);
 }
 
+// y (rows) += the sums (256) at the rows' places. Sixteen registers hold the sums: the low five bits of a place choose
+// among the lanes of two, the others between the eight results.
+MS_INLINE void AddPlaced24(float* y, const float* sums, const uint8_t* places, int64_t rows) {
+  VF lanes[kWindowSlices24];
+#pragma GCC unroll 16
+  for (int i = 0; i < kWindowSlices24; ++i) lanes[i] = Load(sums + i * W);
+  for (int64_t r = 0; r < rows; r += W) {
+    const __m512i place = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(places + r)));
+    VF from[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) from[i] = _mm512_permutex2var_ps(lanes[2 * i], place, lanes[2 * i + 1]);
+#pragma GCC unroll 3
+    for (int bit = 0; bit < 3; ++bit) {
+      const __mmask16 upper = _mm512_test_epi32_mask(place, _mm512_set1_epi32(32 << bit));
+#pragma GCC unroll 4
+      for (int i = 0; i < 4 >> bit; ++i) from[i] = _mm512_mask_mov_ps(from[2 * i], upper, from[2 * i + 1]);
+    }
+    if (rows - r >= W) {
+      Store(y + r, Add(Load(y + r), from[0]));
+    } else {
+      StorePart(y + r, Add(LoadPart(y + r, rows - r), from[0]), rows - r);
+    }
+  }
+}
+
+#else
+
+MS_INLINE void AddPlaced24(float* y, const float* sums, const uint8_t* places, int64_t rows) {
+  for (int64_t r = 0; r < rows; ++r) y[r] += sums[places[r]];
+}
+
 #endif
 
-MS_INLINE void SliceSums24(float* sums, const float* x, const uint8_t* step, int64_t steps) {
+MS_INLINE void SliceSums24(float* sums, const float* x, const uint8_t* step, int64_t steps, int64_t ahead) {
   for (int i = 0; i < kSliceRows24; ++i) sums[i] = 0;
   for (; steps > 0; --steps, step += kStepBytes24) {
+    AskForStep24(step, ahead);
 #pragma GCC unroll 16
     for (int i = 0; i < kSliceRows24; ++i) {
       const Swap24 swap = SwapOf24(step, i);
@@ -74,7 +111,7 @@ MS_INLINE float FloatOf(uint16_t x) {
 // The same where activations may be infinite or not a number, which what is left of a lane must not multiply.
 template <typename X>
 void CarefulSliceSums24(float* sums, const X* x, const uint8_t* step, int64_t steps) {
-  for (int64_t i = 0; i < kSliceRows24; ++i) sums[i] = 0;
+  for (int i = 0; i < kSliceRows24; ++i) sums[i] = 0;
   for (; steps > 0; --steps, step += kStepBytes24) {
     for (int64_t i = 0; i < kSliceRows24; ++i) {
       const Swap24 swap = SwapOf24(step, i);
@@ -85,30 +122,52 @@ void CarefulSliceSums24(float* sums, const X* x, const uint8_t* step, int64_t st
   }
 }
 
-// y (N), x (K) of one token. `finite`: all of x is.
+// Windows [begin, end) of a patch.
+struct WindowsOf24 {
+  Patch24 patch;
+  int64_t begin, end;
+};
+
+MS_INLINE void AskForHead24(const uint8_t* head) {
+  for (int64_t i = 0; i < kWindowSlices24 * kSliceHeadBytes24; i += 64) AskFor24(head, i);
+}
+
+// Asks for what AddWindows24 reads before it has asked for anything.
+MS_INLINE void AskForWindows24(const WindowsOf24& windows) {
+  const Window24 first = Patch24::Window(windows.patch, windows.begin);
+  AskForHead24(first.head);
+  for (int64_t at = 0; at < kAheadSteps24 * kStepBytes24; at += 64) AskFor24(first.steps, at);
+}
+
+// y (N), x (K) of one token. `finite`: all of x is. `next`, unless NULL: what this thread will probably read next,
+// asked for near the end.
 template <typename X>
-void AddWindow24(float* y, const X* x, const Window24& window, bool finite) {
-  float* rows = y + window.place.row;
-  const X* columns = x + 4 * window.place.group;
-  const uint8_t* step = window.Steps();
-  for (int64_t slice = 0; slice < window.place.Slices(); ++slice) {
-    const int64_t steps = window.StepsOf(slice);
-    if (steps == 0) break;  // nor do later ones have any
-    alignas(64) float sums[kSliceRows24];
-    if (finite) {
-      SliceSums24(sums, columns, step, steps);
-    } else {
-      CarefulSliceSums24(sums, columns, step, steps);
+void AddWindows24(float* y, const X* x, const WindowsOf24& windows, const WindowsOf24* next, bool finite) {
+  const Patch24& patch = windows.patch;
+  const uint8_t* const end = Patch24::Step(patch, Patch24::FirstStep(patch, windows.end));
+  const Window24 other = next == NULL ? Window24() : Patch24::Window(next->patch, next->begin);
+  constexpr int64_t kAhead = kAheadSteps24 * kStepBytes24;
+  const int64_t beyond = next == NULL ? 0 : kAhead + (other.steps - end);
+  for (int64_t i = windows.begin; i < windows.end; ++i) {
+    const Window24 window = Patch24::Window(patch, i);
+    const int64_t slices = window.place.Slices();
+    AskForHead24(i + 1 == windows.end && next != NULL ? other.head : window.head + slices * kSliceHeadBytes24);
+    if (window.StepsOf(0) == 0) continue;
+    const X* columns = x + 4 * window.place.group;
+    const uint8_t* step = window.steps;
+    alignas(64) float sums[kWindowRows24];
+    for (int64_t slice = 0; slice < slices; ++slice) {
+      const int64_t steps = window.StepsOf(slice), bytes = steps * kStepBytes24;
+      float* to = sums + slice * kSliceRows24;
+      if (finite) {
+        SliceSums24(to, columns, step, steps, bytes + kAhead <= end - step ? kAhead : beyond);
+      } else {
+        CarefulSliceSums24(to, columns, step, steps);
+      }
+      step += bytes;
     }
-    const uint8_t* row = window.RowsOf(slice);
-    const int64_t lanes = Min(kSliceRows24, window.place.rows - slice * kSliceRows24);
-    if (lanes == kSliceRows24) {
-#pragma GCC unroll 16
-      for (int64_t lane = 0; lane < kSliceRows24; ++lane) rows[row[lane]] += sums[lane];
-    } else {
-      for (int64_t lane = 0; lane < lanes; ++lane) rows[row[lane]] += sums[lane];
-    }
-    step += steps * kStepBytes24;
+    for (int64_t lane = slices * kSliceRows24; lane < kWindowRows24; ++lane) sums[lane] = 0;
+    AddPlaced24(y + window.place.row, sums, window.Places(), window.place.rows);
   }
 }
 

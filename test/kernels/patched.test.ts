@@ -96,7 +96,7 @@ onEveryIsa(import.meta.url, () => {
         (_, r) => child.slice(64 * r, 64 * r + 64).filter((b) => b === 0x48).length,
       ).sort((a, b) => b - a);
       const steps = [0, 16, 32, 48].reduce((sum, first) => sum + (perRow[first] as number), 0);
-      // Header and table, the window's steps and rows, each to a multiple of 32; then the steps.
+      // Header and table, the window's numbers of steps and places of rows, each to a multiple of 32; the steps.
       assert.equal(native.patchBytes24(packed, scope.put(child), n, k), 64 + 96 + 96 * steps);
     });
   });
