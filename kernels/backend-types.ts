@@ -83,14 +83,17 @@ export interface NativeBackends {
   /** Number of what was recorded, to be freed; 0 if an op failed. */
   endRecording(): number;
   /**
-   * Does a recorded step with other ids, below `vocab`, and positions, one of each row; where `sample` was recorded, with other `settings` of its (else
-   * `settings` and `tokens` are empty), and fills `tokens`. False, and nothing is done, if it has to be recorded anew: working memory has moved, the
-   * precision is another, or a position is beyond the next multiple of 1,024. Its buffers must be live.
+   * Does a recorded step with other ids, below `vocab`, of other sequences: caches (rows) holds all of each one's, which lie one behind the other, keys and
+   * values of one `attendRows` after the other; where `sample` was recorded, with other `settings` of its (else `settings` and `tokens` are empty), and
+   * fills `tokens`. False, and nothing is done, if it has to be recorded anew: working memory has moved, the precision is another, or a position is
+   * beyond the next multiple of 1,024. The other buffers that it was recorded with must be live.
    */
   replay(
     recording: number,
     ids: Int32Array,
+    caches: Float64Array,
     positions: Int32Array,
+    capacities: Int32Array,
     vocab: number,
     settings: Float64Array,
     tokens: Int32Array,

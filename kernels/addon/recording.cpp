@@ -41,22 +41,38 @@ std::map<uint32_t, ms_recording*>::iterator Recorded(Call& call) {
   return at;
 }
 
+// Arguments 2 to 4: all of each row's caches, its position and capacity.
+std::vector<ms_cache_row> Caches(Call& call, int64_t rows) {
+  const std::vector<Buffer> buffers = call.Buffers(2, "caches", "ids.length", rows);
+  const std::vector<int32_t> positions = call.Counts(3, "positions", 0), capacities = call.Counts(4, "capacities", 1);
+  call.Require(static_cast<int64_t>(positions.size()) == rows, "positions", "to be as many as ids",
+               double(positions.size()));
+  call.Require(static_cast<int64_t>(capacities.size()) == rows, "capacities", "to be as many as ids",
+               double(capacities.size()));
+  std::vector<ms_cache_row> caches;
+  for (size_t r = 0; r < buffers.size(); ++r) {
+    call.Reachable(buffers[r], "caches");
+    auto* begin = static_cast<char*>(buffers[r].data);
+    caches.push_back({begin, begin + buffers[r].bytes, positions[r], capacities[r]});
+  }
+  return caches;
+}
+
 napi_value Replay(Call& call) {
   ms_recording* recording = Recorded(call)->second;
-  const std::vector<int32_t> ids = call.Ids(1, call.Count(3, "vocab"));
-  const std::vector<int32_t> positions = call.Counts(2, "positions", 0);
-  call.Require(ids.size() == positions.size(), "positions", "to be as many as ids", double(positions.size()));
-  const Runner& device = call.instance().device;
+  const std::vector<int32_t> ids = call.Ids(1, call.Count(5, "vocab"));
   const int64_t rows = static_cast<int64_t>(ids.size());
-  const HostArray tokens = call.Array(5, "tokens", napi_int32_array);
+  const std::vector<ms_cache_row> caches = Caches(call, rows);
+  const Runner& device = call.instance().device;
+  const HostArray tokens = call.Array(7, "tokens", napi_int32_array);
   std::vector<ms_draw> draws;
   if (tokens.length > 0) {
     call.Require(tokens.length == ids.size(), "tokens", "to be as many as ids, or none", double(tokens.length));
-    draws = Draws(call, 4, rows);
+    draws = Draws(call, 6, rows);
   }
   int32_t done = 0;
   call.Check(
-      device.backend->replay(device.context, recording, ids.data(), positions.data(),
+      device.backend->replay(device.context, recording, ids.data(), caches.data(),
                              draws.empty() ? nullptr : draws.data(), rows, static_cast<int32_t*>(tokens.data), &done),
       device);
   return Boolean(call, done != 0);
@@ -76,7 +92,7 @@ void ExportRecording(napi_env env, napi_value exports) {
   const Export list[] = {
       {"beginRecording", Bind<BeginRecording, 0>},
       {"endRecording", Bind<EndRecording, 0>},
-      {"replay", Bind<Replay, 6>},
+      {"replay", Bind<Replay, 8>},
       {"freeRecording", Bind<FreeRecording, 1>},
   };
   ExportAll(env, exports, list, sizeof(list) / sizeof(list[0]));

@@ -27,12 +27,13 @@ const int32_t* Op::UploadIds(const int32_t* host, int64_t count) {
   return ctx_->recording != nullptr ? ctx_->recording->KeepIds(host, count) : Upload(host, count);
 }
 
-const ms_cache_row* Op::UploadRows(const ms_cache_row* host, int64_t count, int64_t* most_position) {
+const ms_cache_row* Op::UploadRows(const ms_cache_row* host, int64_t count, int64_t position_bytes,
+                                   int64_t* most_position) {
   *most_position = 0;
   for (int64_t r = 0; r < count; ++r) *most_position = std::max(*most_position, host[r].position);
   if (ctx_->recording == nullptr) return Upload(host, count);
   *most_position = RecordedPosition(*most_position);
-  return ctx_->recording->KeepRows(host, count, *most_position);
+  return ctx_->recording->KeepRows(host, count, *most_position, position_bytes);
 }
 
 const ms_draw* Op::UploadDraws(const ms_draw* host, int64_t count) {

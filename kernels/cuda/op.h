@@ -41,7 +41,8 @@ class Op {
   }
   // The same of what a recorded step is given anew each time. most_position: of the rows, or what it is recorded for.
   const int32_t* UploadIds(const int32_t* host, int64_t count);
-  const ms_cache_row* UploadRows(const ms_cache_row* host, int64_t count, int64_t* most_position);
+  const ms_cache_row* UploadRows(const ms_cache_row* host, int64_t count, int64_t position_bytes,
+                                 int64_t* most_position);
   const ms_draw* UploadDraws(const ms_draw* host, int64_t count);
   // Where drawn tokens go: replays fetch them from there.
   int32_t* TakeTokens(int64_t count);

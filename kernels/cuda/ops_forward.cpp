@@ -98,7 +98,8 @@ ms_status AttendRows(ms_context* ctx, float* out, float* q, float* k, const floa
     RequireHeadDim(head_dim);
     RequireCache(type);
     int64_t last = 0;
-    const auto* caches = op.UploadRows(host_rows, rows, &last);
+    const auto* caches =
+        op.UploadRows(host_rows, rows, kv_heads * head_dim * static_cast<int64_t>(ElementBytes(type)), &last);
     void* workspace = op.TakeBytes(attend_rows_workspace(rows, heads, head_dim, last));
     attend_rows(out, q, k, v, cos, sin, caches, type, rows, heads, kv_heads, head_dim, scale, window, last, workspace,
                 op.stream());

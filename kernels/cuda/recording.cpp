@@ -15,6 +15,14 @@ constexpr size_t kChangingBytes = size_t{512} << 10, kStayingBytes = size_t{1536
 // A recording is good for so many positions at least before it is made anew.
 constexpr int64_t kPositionStep = 1024;
 
+// A row whose `keys` are where its caches begin → keys and values of the attend_rows of this number.
+void PlaceCaches(ms_cache_row* row, size_t number, int64_t position_bytes) {
+  const int64_t part = row->capacity * position_bytes;
+  char* keys = static_cast<char*>(row->keys) + 2 * static_cast<int64_t>(number) * part;
+  row->keys = keys;
+  row->values = keys + part;
+}
+
 }  // namespace
 
 ms_recording::ms_recording() {
@@ -46,12 +54,22 @@ const int32_t* ms_recording::KeepIds(const int32_t* host_ids, int64_t rows) {
   return static_cast<int32_t*>(At(changing_, 0, kChangingBytes, host_ids, static_cast<size_t>(rows) * sizeof(int32_t)));
 }
 
-const ms_cache_row* ms_recording::KeepRows(const ms_cache_row* host_rows, int64_t rows, int64_t most_position) {
+const ms_cache_row* ms_recording::KeepRows(const ms_cache_row* host_rows, int64_t rows, int64_t most_position,
+                                           int64_t position_bytes) {
   if (rows != rows_) throw Failure{MS_UNSUPPORTED, "a recorded step attends to other rows than it embeds"};
   most_position_ = std::min(most_position_, most_position);
   const size_t bytes = static_cast<size_t>(rows) * sizeof(ms_cache_row);
   auto* table = static_cast<char*>(At(changing_, 0, kChangingBytes, host_rows, bytes));
   tables_.push_back(static_cast<size_t>(table - device_));
+  if (tables_.size() == 1) position_bytes_ = position_bytes;
+  bool in_order = position_bytes == position_bytes_;
+  for (int64_t r = 0; r < rows; ++r) {
+    ms_cache_row expected = host_rows[r];
+    expected.keys = Table(0)[r].keys;
+    PlaceCaches(&expected, tables_.size() - 1, position_bytes_);
+    in_order = in_order && expected.keys == host_rows[r].keys && expected.values == host_rows[r].values;
+  }
+  if (!in_order) throw Failure{MS_UNSUPPORTED, "a recorded step's caches lie one behind the other"};
   return reinterpret_cast<const ms_cache_row*>(table);
 }
 
@@ -78,31 +96,34 @@ void ms_recording::Finish(cudaGraph_t graph, cudaStream_t stream) {
   Require(cudaStreamSynchronize(stream), "a copy to the GPU");
 }
 
-bool ms_recording::Update(const int32_t* host_ids, const int32_t* host_positions, const ms_draw* host_draws,
+bool ms_recording::Update(const int32_t* host_ids, const ms_cache_row* host_caches, const ms_draw* host_draws,
                           int64_t rows) {
   if ((host_draws != nullptr) != (draws_ != 0)) {
     throw Failure{MS_BAD_DATA, draws_ != 0 ? "expected draws for a step that was recorded with them"
                                            : "expected no draws for a step that was recorded without"};
   }
   if (rows != rows_) {
-    throw Failure{MS_BAD_DATA, "expected ids and positions of " + std::to_string(rows_) + " rows but received " +
-                                   std::to_string(rows)};
+    throw Failure{MS_BAD_DATA,
+                  "expected ids and caches of " + std::to_string(rows_) + " rows but received " + std::to_string(rows)};
   }
-  if (std::any_of(host_positions, host_positions + rows, [&](int32_t at) { return at > most_position_; })) return false;
+  const auto beyond = [&](const ms_cache_row& row) { return row.position > most_position_; };
+  if (std::any_of(host_caches, host_caches + rows, beyond)) return false;
   std::memcpy(changing_.data(), host_ids, static_cast<size_t>(rows) * sizeof(int32_t));
   if (draws_ != 0) std::memcpy(changing_.data() + draws_, host_draws, static_cast<size_t>(rows) * sizeof(ms_draw));
-  for (const size_t begin : tables_) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const ms_cache_row& row = host_caches[r];
+    const int64_t bytes = static_cast<char*>(row.values) - static_cast<char*>(row.keys);
+    const int64_t needed = 2 * static_cast<int64_t>(tables_.size()) * row.capacity * position_bytes_;
+    if (row.position < 0 || row.position >= row.capacity || bytes < needed) {
+      throw Failure{MS_BAD_DATA, "expected caches of " + std::to_string(needed) + " bytes and a position below " +
+                                     std::to_string(row.capacity) + " but received " + std::to_string(bytes) + " and " +
+                                     std::to_string(row.position) + " in row " + std::to_string(r)};
+    }
+  }
+  for (size_t table = 0; table < tables_.size(); ++table) {
     for (int64_t r = 0; r < rows; ++r) {
-      char* at = changing_.data() + begin + static_cast<size_t>(r) * sizeof(ms_cache_row);
-      ms_cache_row row;
-      std::memcpy(&row, at, sizeof(row));
-      row.position = host_positions[r];
-      if (row.position < 0 || row.position >= row.capacity) {
-        throw Failure{MS_BAD_DATA, "expected positions below the capacity of " + std::to_string(row.capacity) +
-                                       " but received " + std::to_string(row.position) + " in row " +
-                                       std::to_string(r)};
-      }
-      std::memcpy(at, &row, sizeof(row));
+      Table(table)[r] = host_caches[r];
+      PlaceCaches(&Table(table)[r], table, position_bytes_);
     }
   }
   return true;
@@ -158,12 +179,12 @@ ms_status RecordEnd(ms_context* ctx, ms_recording** host_recording) {
   });
 }
 
-ms_status Replay(ms_context* ctx, ms_recording* recording, const int32_t* host_ids, const int32_t* host_positions,
+ms_status Replay(ms_context* ctx, ms_recording* recording, const int32_t* host_ids, const ms_cache_row* host_caches,
                  const ms_draw* host_draws, int64_t rows, int32_t* host_tokens, int32_t* host_done) {
   *host_done = 0;
   return Run(ctx, [&](Op& op) {
     if (recording->moves != MovesOf(*ctx) || recording->exact != ctx->exact) return;
-    if (!recording->Update(host_ids, host_positions, host_draws, rows)) return;
+    if (!recording->Update(host_ids, host_caches, host_draws, rows)) return;
     recording->Launch(op.stream());
     if (host_draws != nullptr) {
       op.Fetch(host_tokens, recording->tokens(), static_cast<size_t>(rows) * sizeof(int32_t));

@@ -1,5 +1,5 @@
 // A step that is done again: a CUDA graph of what a context's ops launched, and the device's copy of what they took
-// from the host. Between steps only token ids, positions and draws change; each replay sends those.
+// from the host. Between steps only token ids, caches, positions and draws change; each replay sends those.
 #pragma once
 
 #include <cstdint>
@@ -19,14 +19,17 @@ struct ms_recording {
   // change; and for the tokens that they give. Throw Failure where there is no more room.
   void* Keep(const void* host, size_t bytes);
   const int32_t* KeepIds(const int32_t* host_ids, int64_t rows);
-  const ms_cache_row* KeepRows(const ms_cache_row* host_rows, int64_t rows, int64_t most_position);
+  // position_bytes: of a cache, keys or values alone.
+  const ms_cache_row* KeepRows(const ms_cache_row* host_rows, int64_t rows, int64_t most_position,
+                               int64_t position_bytes);
   const ms_draw* KeepDraws(const ms_draw* host_draws, int64_t rows);
   int32_t* KeepTokens(int64_t rows);
 
   // Sends what stays; from then on it can be replayed.
   void Finish(cudaGraph_t graph, cudaStream_t stream);
-  // New ids, positions and draws. False where a position is beyond most_position. Throws Failure where they don't fit.
-  bool Update(const int32_t* host_ids, const int32_t* host_positions, const ms_draw* host_draws, int64_t rows);
+  // New ids, caches (backend.h's replay) and draws. False where a position is beyond most_position. Throws Failure
+  // where they don't fit.
+  bool Update(const int32_t* host_ids, const ms_cache_row* host_caches, const ms_draw* host_draws, int64_t rows);
   void Launch(cudaStream_t stream);
   // Of the last step; NULL: none are drawn.
   const int32_t* tokens() const { return tokens_; }
@@ -37,6 +40,7 @@ struct ms_recording {
   bool failed = false;  // an op while it was recorded
 
  private:
+  ms_cache_row* Table(size_t index) { return reinterpret_cast<ms_cache_row*>(changing_.data() + tables_[index]); }
   void* At(std::vector<char>& part, size_t begin, size_t most, const void* host, size_t bytes);
 
   char* device_ = nullptr;
@@ -44,7 +48,7 @@ struct ms_recording {
   std::vector<size_t> tables_;  // where cache rows begin in `changing_`
   size_t draws_ = 0;            // where draws do; 0: there are none
   int32_t* tokens_ = nullptr;
-  int64_t rows_ = 0, most_position_ = INT64_MAX;
+  int64_t rows_ = 0, most_position_ = INT64_MAX, position_bytes_ = 0;
   cudaGraphExec_t exec_ = nullptr;
 };
 

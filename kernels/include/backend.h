@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-#define MS_ABI_VERSION 8u
+#define MS_ABI_VERSION 9u
 
 typedef int32_t ms_status;
 enum {
@@ -266,14 +266,16 @@ typedef struct ms_backend {
 
   /* Steps that are done again in one go; all four are NULL where nothing is recorded. From record_begin to record_end
    * ops are kept and not done, with the addresses that they were given; what they take from the host is copied, but for
-   * the ids of embed, the positions of attend_rows and the draws of sample, which each replay brings anew. An op that
+   * the ids of embed, the caches of attend_rows and the draws of sample, which each replay brings anew. An op that
    * needs to wait, or more working memory than there is, fails, and the recording with it: *host_recording is then
-   * NULL. replay: `rows` ids and positions, and draws where sample was recorded (else NULL), whose tokens it waits for;
-   * *host_done 0, and nothing is done, where what it was recorded with is gone (working memory has moved, the precision
-   * is another, a position is beyond what it was recorded for): it has to be recorded anew. */
+   * NULL. replay: `rows` ids; caches: `keys` the beginning and `values` the end of all of a row's, which lie one behind
+   * the other, keys and values of one attend_rows after the other, as they did when it was recorded; draws where sample
+   * was recorded (else NULL), whose tokens it waits for. *host_done 0, and nothing is done, where what it was recorded
+   * with is gone (working memory has moved, the precision is another, a position is beyond what it was recorded for):
+   * it has to be recorded anew. */
   ms_status (*record_begin)(ms_context*);
   ms_status (*record_end)(ms_context*, ms_recording** host_recording);
-  ms_status (*replay)(ms_context*, ms_recording*, const int32_t* host_ids, const int32_t* host_positions,
+  ms_status (*replay)(ms_context*, ms_recording*, const int32_t* host_ids, const ms_cache_row* host_caches,
                       const ms_draw* host_draws, int64_t rows, int32_t* host_tokens, int32_t* host_done);
   void (*recording_free)(ms_context*, ms_recording*);
 } ms_backend;

@@ -17,7 +17,8 @@ export class KvCache {
   length = 0;
   readonly keys: readonly Handle[];
   readonly values: readonly Handle[];
-  private readonly buffer: Handle;
+  /** All of them: keys and values of a layer after those of the one before. */
+  readonly buffer: Handle;
 
   constructor(
     config: ModelConfig,

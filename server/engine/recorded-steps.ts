@@ -1,13 +1,13 @@
 /**
- * Decoding steps that a GPU does again by one call. A step that follows one of the same sequences, through the same weights, differs only in its
- * tokens, positions and draws: its ops, from the embedding to the token drawn, are recorded once, and replayed with those. Where nothing is recorded (the CPU), steps are done as they are.
+ * Decoding steps that a GPU does again by one call. Of steps of as many sequences through the same weights each has its tokens, caches, positions and draws: the ops, from
+ * the embedding to the token drawn, are recorded once, and replayed with those, whatever sequences come and go. Where nothing is recorded (the CPU), steps are done as they are.
  */
 import { native } from '../../kernels/index.js';
 import type { DecodeRow } from './decode-row.js';
 import type { TaskWeights } from './types.js';
 
-/** Of batches that take turns: each keeps some 2 MiB of the GPU. */
-const MOST_RECORDINGS = 8;
+/** Of batches of other sizes or tasks: each keeps some 2 MiB of the GPU. */
+const MOST_RECORDINGS = 16;
 
 /** What a step has of its own. */
 export interface StepInputs {
@@ -32,14 +32,14 @@ export class RecordedSteps {
   run(rows: readonly DecodeRow[], inputs: StepInputs, step: () => void): void {
     if (!this.possible) return step();
     const name = `${inputs.tokens.length}:${nameOf(rows)}`;
-    if (this.replayed(name, inputs)) return;
+    if (this.replayed(name, rows, inputs)) return;
     // The first of its kind brings working memory to its size, and chooses kernels.
     if (name !== this.last || this.refused.has(name)) {
       this.last = name;
       return step();
     }
     this.record(name, step);
-    if (!this.replayed(name, inputs)) step();
+    if (!this.replayed(name, rows, inputs)) step();
   }
 
   dispose(): void {
@@ -48,11 +48,14 @@ export class RecordedSteps {
     this.possible = false;
   }
 
-  private replayed(name: string, { ids, positions, settings, tokens }: StepInputs): boolean {
+  private replayed(name: string, rows: readonly DecodeRow[], inputs: StepInputs): boolean {
     const recording = this.recordings.get(name);
     if (recording === undefined) return false;
     this.recordings.delete(name);
-    if (native.replay(recording, ids, positions, this.vocab, settings, tokens)) {
+    const { ids, positions, settings, tokens } = inputs;
+    const caches = Float64Array.from(rows, ({ cache }) => cache.buffer);
+    const capacities = Int32Array.from(rows, ({ cache }) => cache.capacity);
+    if (native.replay(recording, ids, caches, positions, capacities, this.vocab, settings, tokens)) {
       this.recordings.set(name, recording);
       return true;
     }
@@ -83,9 +86,9 @@ export class RecordedSteps {
   }
 }
 
-/** Every buffer that the rows' step names, by one that comes and goes with it: handles are never used again. */
+/** What is recorded of the rows: how many, their caches' type, and their tasks' weights, each by one buffer that comes and goes with them. Handles are never used again. */
 function nameOf(rows: readonly DecodeRow[]): string {
-  return rows.map(({ cache, task }) => `${cache.keys[0]}/${task === null ? '' : weightsOf(task)}`).join();
+  return [rows[0]?.cache.type, ...rows.map(({ task }) => (task === null ? '' : weightsOf(task)))].join();
 }
 
 function weightsOf({ matrices, patches, codes, maskedDense }: TaskWeights): string {

@@ -81,6 +81,16 @@ class Steps {
     for (const { cache } of this.rows) cache.length = position;
   }
 
+  /** The last two rows end, and sequences of the same tasks begin. */
+  replace(): void {
+    for (const row of [1, 2]) {
+      const { cache, task } = this.rows[row]!;
+      cache.dispose();
+      this.rows[row] = { id: 0, cache: new KvCache(this.model.config, 300 * row), task };
+      this.model.forward.run(PROMPT.subarray(row), this.rows[row].cache, task);
+    }
+  }
+
   /** An op that needs more working memory than any before: what is not aligned is copied there. */
   needMemory(): void {
     many += MANY;
@@ -148,6 +158,15 @@ const SCENES: readonly (readonly [string, number, (steps: Steps, interrupted: bo
     (steps, interrupted) => {
       steps.step(3, { interrupted });
       steps.step(3, { from: 1, interrupted });
+    },
+  ],
+  [
+    'other sequences in their places, with caches of other sizes',
+    1,
+    (steps, interrupted) => {
+      steps.step(3, { interrupted });
+      steps.replace();
+      steps.step(3, { interrupted });
     },
   ],
   [
