@@ -67,12 +67,12 @@ MS_INLINE void AddPlaced24(float* y, const float* sums, const uint8_t* places, i
     VF from[8];
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) from[i] = _mm512_permutex2var_ps(lanes[2 * i], place, lanes[2 * i + 1]);
-#pragma GCC unroll 3
-    for (int bit = 0; bit < 3; ++bit) {
-      const __mmask16 upper = _mm512_test_epi32_mask(place, _mm512_set1_epi32(32 << bit));
+    const auto upper = [&](int bit) { return _mm512_test_epi32_mask(place, _mm512_set1_epi32(bit)); };
 #pragma GCC unroll 4
-      for (int i = 0; i < 4 >> bit; ++i) from[i] = _mm512_mask_mov_ps(from[2 * i], upper, from[2 * i + 1]);
-    }
+    for (int i = 0; i < 4; ++i) from[i] = _mm512_mask_mov_ps(from[2 * i], upper(32), from[2 * i + 1]);
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) from[i] = _mm512_mask_mov_ps(from[2 * i], upper(64), from[2 * i + 1]);
+    from[0] = _mm512_mask_mov_ps(from[0], upper(128), from[1]);
     if (rows - r >= W) {
       Store(y + r, Add(Load(y + r), from[0]));
     } else {
