@@ -111,7 +111,7 @@ export interface NativeAddon extends NativeBackends, NativeCodec, NativeTraining
   add(x: Handle, y: Handle, n: number): void;
   /** x (rows, N) += bias (N) f32 (Qwen2's q/k/v bias). */
   addBias(x: Handle, bias: Handle, rows: number, n: number): void;
-  /** y (T, N) ← x (T, K) · wᵀ, w (N, K) bf16. The result of a row does not depend on T or on the number of threads. */
+  /** y (T, N) ← x (T, K) · wᵀ, w (N, K) bf16. The result of a row does not depend on the number of threads, nor on T but for setPanelTokens. */
   matmul(y: Handle, x: Handle, w: Handle, tokens: number, n: number, k: number): void;
   /** y (T, N) ← x (T, K) · wᵀ, w in the packed 2:4 form that compress24 writes. Same independence. */
   matmul24(y: Handle, x: Handle, packed: Handle, tokens: number, n: number, k: number): void;
@@ -134,6 +134,43 @@ export interface NativeAddon extends NativeBackends, NativeCodec, NativeTraining
    * same independence. Reads 16 + masks bits a weight, where compacted copies are 9 bits each.
    */
   matmulMasked(y: Handle, x: Handle, w: Handle, masks: Float64Array, tokens: number, n: number, k: number): void;
+  /**
+   * Two or three products of one x (T, K) at once: y0 (T, n0) ← x · w0ᵀ, y1 (T, n1) ← x · w1ᵀ and, unless y2 is 0, y2 (T, n2) ← x · w2ᵀ. The same
+   * bits as matmul of each.
+   */
+  matmulFused(
+    x: Handle,
+    tokens: number,
+    k: number,
+    y0: Handle,
+    w0: Handle,
+    n0: number,
+    y1: Handle,
+    w1: Handle,
+    n1: number,
+    y2: Handle,
+    w2: Handle,
+    n2: number,
+  ): void;
+  /**
+   * The same of packed matrices: the bits of matmul24 of each; or those of matmul24Patched, row t of product i through patches[i · tokens + t].
+   * `patches` is empty where there are none.
+   */
+  matmul24Fused(
+    x: Handle,
+    tokens: number,
+    k: number,
+    y0: Handle,
+    w0: Handle,
+    n0: number,
+    y1: Handle,
+    w1: Handle,
+    n1: number,
+    y2: Handle,
+    w2: Handle,
+    n2: number,
+    patches: Float64Array,
+  ): void;
 
   // ---- 2:4 ----
   /**

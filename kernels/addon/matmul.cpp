@@ -104,6 +104,88 @@ napi_value MatmulMasked(Call& call) {
   return nullptr;
 }
 
+// Several products of an x: y, w and n of each, three arguments that begin at 3; a last y of 0 stands for none.
+struct FusedArguments {
+  int64_t count, tokens, k;
+  const float* x;
+  ms_product products[MS_MOST_PRODUCTS];
+  int64_t y_bytes[MS_MOST_PRODUCTS];
+};
+
+FusedArguments ReadFused(Call& call, bool is_packed) {
+  static constexpr const char* kNames[MS_MOST_PRODUCTS][3] = {
+      {"y0", "w0", "n0"}, {"y1", "w1", "n1"}, {"y2", "w2", "n2"}};
+  FusedArguments f{};
+  f.tokens = call.Count(1, "tokens");
+  f.k = call.Count(2, "k");
+  if (is_packed) MultipleOf8(call, f.k);
+  constexpr size_t kLast = 3 * MS_MOST_PRODUCTS;
+  const bool all = call.Data<float>(kLast, "y2", kWrite, 0, "0", alignof(float), Presence::kOptional) != nullptr;
+  f.count = all ? MS_MOST_PRODUCTS : MS_MOST_PRODUCTS - 1;
+  const int64_t x_bytes = Product(f.tokens, f.k, 4);
+  f.x = call.Data<const float>(0, "x", kRead, x_bytes, "T·K·4");
+  int64_t w_bytes[MS_MOST_PRODUCTS];
+  for (int64_t i = 0; i < f.count; ++i) {
+    const size_t at = static_cast<size_t>(3 + 3 * i);
+    const auto& names = kNames[i];
+    const int64_t n = call.Count(at + 2, names[2]);
+    f.y_bytes[i] = Product(f.tokens, n, 4);
+    w_bytes[i] = is_packed ? PackedBytes(call, n, f.k) : Product(n, f.k, 2);
+    auto* y = call.Data<float>(at, names[0], kWrite, f.y_bytes[i], "T·N·4");
+    const auto* w =
+        call.Data<const uint16_t>(at + 1, names[1], kRead, w_bytes[i], is_packed ? "packedBytes(N, K)" : "N·K·2");
+    f.products[i] = {y, {MS_BF16, 0, w, nullptr}, nullptr, n};
+  }
+  for (int64_t i = 0; i < f.count; ++i) {
+    call.Apart(kNames[i][0], f.products[i].y, f.y_bytes[i], "x", f.x, x_bytes);
+    for (int64_t j = 0; j < f.count; ++j) {
+      call.Apart(kNames[i][0], f.products[i].y, f.y_bytes[i], kNames[j][1], f.products[j].w.values, w_bytes[j]);
+      if (j < i) call.Apart(kNames[i][0], f.products[i].y, f.y_bytes[i], kNames[j][0], f.products[j].y, f.y_bytes[j]);
+    }
+  }
+  return f;
+}
+
+napi_value MatmulFused(Call& call) {
+  const FusedArguments f = ReadFused(call, false);
+  const ms_ops& ops = call.ops();
+  if (ops.matmul_fused != nullptr) {
+    call.Check(ops.matmul_fused(call.context(), f.products, f.count, f.x, f.tokens, f.k));
+    return nullptr;
+  }
+  for (int64_t i = 0; i < f.count; ++i) {
+    const ms_product& p = f.products[i];
+    call.Check(ops.matmul(call.context(), p.y, f.x, p.w, f.tokens, p.n, f.k));
+  }
+  return nullptr;
+}
+
+napi_value Matmul24Fused(Call& call) {
+  constexpr size_t kPatches = 3 + 3 * MS_MOST_PRODUCTS;
+  FusedArguments f = ReadFused(call, true);
+  const bool none = call.Array(kPatches, "patches", napi_float64_array).length == 0;
+  std::vector<ms_patch24> patches;
+  for (const Buffer& patch : call.Buffers(kPatches, "patches", "products · tokens", none ? 0 : f.count * f.tokens)) {
+    const int64_t bytes = static_cast<int64_t>(patch.bytes);
+    for (int64_t i = 0; i < f.count; ++i) {
+      call.Apart("y", f.products[i].y, f.y_bytes[i], "patches", patch.data, bytes);
+    }
+    patches.push_back({patch.data, bytes});
+  }
+  for (int64_t i = 0; i < f.count && !none; ++i) f.products[i].host_patches = patches.data() + i * f.tokens;
+  const ms_ops& ops = call.ops();
+  if (ops.matmul24_fused != nullptr) {
+    call.Check(ops.matmul24_fused(call.context(), f.products, f.count, f.x, f.tokens, f.k));
+    return nullptr;
+  }
+  for (int64_t i = 0; i < f.count; ++i) {
+    const ms_product& p = f.products[i];
+    call.Check(none ? ops.matmul24(call.context(), p.y, f.x, p.w, f.tokens, p.n, f.k)
+                    : ops.matmul24_patched(call.context(), p.y, f.x, p.w, p.host_patches, f.tokens, p.n, f.k));
+  }
+  return nullptr;
+}
+
 napi_value Nibbles24(Call& call) {
   const int64_t n = call.Count(2, "n"), k = call.Count(3, "k");
   MultipleOf8(call, k);
@@ -220,6 +302,8 @@ void ExportMatmul(napi_env env, napi_value exports) {
       {"matmul24", Bind<Matmul24, 6>},
       {"matmul24Patched", Bind<Matmul24Patched, 7>},
       {"matmulMasked", Bind<MatmulMasked, 7>},
+      {"matmulFused", Bind<MatmulFused, 12>},
+      {"matmul24Fused", Bind<Matmul24Fused, 13>},
       {"compress24", Bind<Compress24, 5>},
       {"select24", Bind<Select24, 5>},
       {"packedBytes", Bind<PackedBytesOf, 2>},

@@ -1,4 +1,4 @@
-// y (T, N) = x (T, K) wᵀ with bf16 weights (N, K) and fp32 accumulation.
+// y (T, N) = x (T, K) wᵀ with bf16 weights (N, K) and fp32 accumulation, for one w or several of an x.
 
 #include "prefill.h"
 #include "tiles.h"
@@ -98,22 +98,36 @@ struct Bf16Dot : RowsAhead {
 #endif
 
 template <typename Product, typename Dot>
-MS_INLINE ms_status AnyProduct(ms_context* ctx, float* y, const float* x, const Dense& w, int64_t tokens, int64_t n) {
-  if (tokens < kManyTokens) return Multiply<Dot>(ctx, y, x, w, tokens, n, w.k, 2 * w.k);
-  return MultiplyMany<DenseTile<Product, true>>(ctx, y, x, PackTransposed<Product, uint16_t>{w.w, w.k}, tokens, n, w.k);
+MS_INLINE ms_status AnyProduct(ms_context* ctx, const ms_product* products, int64_t count, const float* x,
+                               int64_t tokens, int64_t k) {
+  const auto values = [](const ms_product& product) { return static_cast<const uint16_t*>(product.w.values); };
+  if (tokens < PanelTokens(ctx)) {
+    const auto rows = [&](const ms_product& product) { return Dense{values(product), k}; };
+    return Multiply<Dot>(ctx, Factors<Dense>::Of(products, count, rows), x, tokens, k, 2 * k);
+  }
+  typedef PackTransposed<Product, uint16_t> Weights;
+  const auto weights = [&](const ms_product& product) { return Weights{values(product), k}; };
+  return MultiplyMany<DenseTile<Product, true>>(ctx, Factors<Weights>::Of(products, count, weights), x, tokens, k);
 }
 
 }  // namespace
 
 namespace ISA {
 
-ms_status Matmul(ms_context* ctx, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k) {
-  if (w.type != MS_BF16) return FailType(ctx, "w", w.type);
-  const Dense dense = {static_cast<const uint16_t*>(w.values), k};
+ms_status MatmulFused(ms_context* ctx, const ms_product* products, int64_t count, const float* x, int64_t tokens,
+                      int64_t k) {
+  for (int64_t i = 0; i < count; ++i) {
+    if (products[i].w.type != MS_BF16) return FailType(ctx, "w", products[i].w.type);
+  }
 #if defined(__AVX512BF16__)
-  if (!Exact(ctx)) return AnyProduct<Bf16Product, Bf16Dot>(ctx, y, x, dense, tokens, n);
+  if (!Exact(ctx)) return AnyProduct<Bf16Product, Bf16Dot>(ctx, products, count, x, tokens, k);
 #endif
-  return AnyProduct<Fp32Product, Fp32Dot>(ctx, y, x, dense, tokens, n);
+  return AnyProduct<Fp32Product, Fp32Dot>(ctx, products, count, x, tokens, k);
+}
+
+ms_status Matmul(ms_context* ctx, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k) {
+  const ms_product product = {y, w, NULL, n};
+  return MatmulFused(ctx, &product, 1, x, tokens, k);
 }
 
 }  // namespace ISA

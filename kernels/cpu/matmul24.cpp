@@ -1,6 +1,6 @@
 // y (T, N) = x (T, K) wᵀ with w in the packed 2:4 form (packed24.h), and the same with a patch (patch24.h) for each
 // token: one pass over the parent for all of them, then each token's swaps. Many tokens of one task are multiplied by
-// panels of its weights (panel24.h).
+// panels of its weights (panel24.h). For one w or several of an x.
 
 #include "dot24.h"
 #include "nonfinite24.h"
@@ -34,6 +34,21 @@ struct Patched24 {
 
   MS_INLINE const uint8_t* PatchOf(const Patched24& p, int64_t t) {
     return p.patches == NULL ? NULL : static_cast<const uint8_t*>(p.patches[t].data);
+  }
+};
+
+// The products of an x.
+struct Products24 {
+  const ms_product* each;
+  int64_t count;
+  const float* x;
+  int64_t tokens, k;
+
+  MS_INLINE Packed24 Matrix(const Products24& p, int64_t i) {
+    return {static_cast<const uint8_t*>(p.each[i].w.values), p.each[i].n, p.k};
+  }
+  MS_INLINE Patched24 At(const Products24& p, int64_t i) {
+    return {p.each[i].y, p.x, Matrix(p, i), p.each[i].host_patches, p.tokens};
   }
 };
 
@@ -87,79 +102,101 @@ ms_status Correct24(ms_context* ctx, const Corrections24& corrections, bool fini
 }
 
 template <typename Dot>
-MS_INLINE ms_status Product24(ms_context* ctx, const Patched24& p) {
-  const int64_t k = p.w.k;
-  const ms_status status = Multiply<Dot>(ctx, p.y, p.x, p.w, p.tokens, p.w.n, k, k + k / 8);
+MS_INLINE ms_status Multiply24(ms_context* ctx, const Products24& p) {
+  const auto matrix = [&](const ms_product& product) { return Products24::Matrix(p, &product - p.each); };
+  const Factors<Packed24> factors = Factors<Packed24>::Of(p.each, p.count, matrix);
+  const ms_status status = Multiply<Dot>(ctx, factors, p.x, p.tokens, p.k, p.k + p.k / 8);
   if (status != MS_OK) return status;
-  const Corrections24 corrections(p);
-  WindowsOf24 windows;
-  for (int task = 0; task < Threads(ctx); ++task) {
-    if (corrections.WindowsOf(task, &windows)) AskForWindows24(windows);
+  const bool finite = !HasNonFinite(p.x, p.tokens * p.k);
+  for (int64_t i = 0; i < p.count; ++i) {
+    const Patched24 product = Products24::At(p, i);
+    if (finite && product.patches == NULL) continue;
+    const Corrections24 corrections(product);
+    WindowsOf24 windows;
+    for (int task = 0; task < Threads(ctx); ++task) {
+      if (corrections.WindowsOf(task, &windows)) AskForWindows24(windows);
+    }
+    const ms_status corrected = Correct24<typename Dot::X>(ctx, corrections, finite);
+    if (corrected != MS_OK) return corrected;
   }
-  const bool finite = !HasNonFinite(p.x, p.tokens * k);
-  return finite && p.patches == NULL ? MS_OK : Correct24<typename Dot::X>(ctx, corrections, finite);
+  return MS_OK;
 }
 
 // The instruction sets with a shuffle whose places are data.
 #if defined(__AVX512BF16__) || defined(__AVX2__)
 
 // Whether the tokens are many, and all go through the same patch or none.
-MS_INLINE bool ManyOfOneTask(const Patched24& p) {
-  for (int64_t t = 1; t < p.tokens; ++t) {
-    if (Patched24::PatchOf(p, t) != Patched24::PatchOf(p, 0)) return false;
+MS_INLINE bool ManyOfOneTask(ms_context* ctx, const Products24& p) {
+  if (p.tokens < PanelTokens(ctx)) return false;
+  for (int64_t i = 0; i < p.count; ++i) {
+    const Patched24 product = Products24::At(p, i);
+    for (int64_t t = 1; t < p.tokens; ++t) {
+      if (Patched24::PatchOf(product, t) != Patched24::PatchOf(product, 0)) return false;
+    }
   }
-  return p.tokens >= kManyTokens;
+  return true;
 }
 
 template <typename Arithmetic>
-ms_status ProductOfPanels24(ms_context* ctx, const Patched24& p) {
+ms_status MultiplyPanels24(ms_context* ctx, const Products24& p) {
   typedef Tile24<Arithmetic> Tile;
-  const int64_t n = p.w.n, k = p.w.k;
-  const uint8_t* patch = Patched24::PatchOf(p, 0);
-  const ms_status status = MultiplyMany<Tile>(ctx, p.y, p.x, PackPanel24<Tile>{p.w, patch}, p.tokens, n, k);
-  if (status != MS_OK || !HasNonFinite(p.x, p.tokens * k)) return status;
-  auto spread = [&](int64_t t, int) { SpreadNonFinite24(p.y + t * n, p.x + t * k, p.w, patch, 0, n); };
-  Parallel(ctx, p.tokens, spread);
+  const auto panels = [&](const ms_product& product) {
+    const Patched24 patched = Products24::At(p, &product - p.each);
+    return PackPanel24<Tile>{patched.w, Patched24::PatchOf(patched, 0)};
+  };
+  const auto factors = Factors<PackPanel24<Tile>>::Of(p.each, p.count, panels);
+  const ms_status status = MultiplyMany<Tile>(ctx, factors, p.x, p.tokens, p.k);
+  if (status != MS_OK || !HasNonFinite(p.x, p.tokens * p.k)) return status;
+  auto spread = [&](int64_t task, int) {
+    const int64_t i = task / p.tokens, t = task % p.tokens;
+    const Packed24& w = factors.each[i].w.w;
+    SpreadNonFinite24(p.each[i].y + t * w.n, p.x + t * p.k, w, factors.each[i].w.patch, 0, w.n);
+  };
+  Parallel(ctx, p.count * p.tokens, spread);
   return MS_OK;
 }
 
-ms_status ProductOfOneTask24(ms_context* ctx, const Patched24& p) {
+ms_status MultiplyOneTask24(ms_context* ctx, const Products24& p) {
 #if defined(__AVX512BF16__)
-  if (!Exact(ctx)) return ProductOfPanels24<Bf16Picks24>(ctx, p);
+  if (!Exact(ctx)) return MultiplyPanels24<Bf16Picks24>(ctx, p);
 #endif
-  return ProductOfPanels24<Fp32Picks24>(ctx, p);
+  return MultiplyPanels24<Fp32Picks24>(ctx, p);
 }
 
 #endif
-
-ms_status AnyProduct24(ms_context* ctx, float* y, const float* x, ms_weights w, const ms_patch24* patches,
-                       int64_t tokens, int64_t n, int64_t k) {
-  if (w.type != MS_BF16) return FailType(ctx, "packed", w.type);
-  const Patched24 product = {y, x, {static_cast<const uint8_t*>(w.values), n, k}, patches, tokens};
-#if defined(__AVX512BF16__) || defined(__AVX2__)
-  if (ManyOfOneTask(product)) return ProductOfOneTask24(ctx, product);
-#endif
-#if defined(__AVX512BF16__)
-  if (!Exact(ctx)) return Product24<Bf16Dot24>(ctx, product);
-#endif
-  return Product24<Fp32Dot24>(ctx, product);
-}
 
 }  // namespace
 
 namespace ISA {
 
-ms_status Matmul24(ms_context* ctx, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k) {
-  return AnyProduct24(ctx, y, x, w, NULL, tokens, n, k);
+ms_status Matmul24Fused(ms_context* ctx, const ms_product* products, int64_t count, const float* x, int64_t tokens,
+                        int64_t k) {
+  const Products24 p = {products, count, x, tokens, k};
+  for (int64_t i = 0; i < count; ++i) {
+    if (products[i].w.type != MS_BF16) return FailType(ctx, "packed", products[i].w.type);
+    for (int64_t t = 0; t < tokens && products[i].host_patches != NULL; ++t) {
+      const ms_patch24& patch = products[i].host_patches[t];
+      const ms_status status = patch.data == NULL ? MS_OK : CheckPatch24(ctx, patch, products[i].n, k);
+      if (status != MS_OK) return status;
+    }
+  }
+#if defined(__AVX512BF16__) || defined(__AVX2__)
+  if (ManyOfOneTask(ctx, p)) return MultiplyOneTask24(ctx, p);
+#endif
+#if defined(__AVX512BF16__)
+  if (!Exact(ctx)) return Multiply24<Bf16Dot24>(ctx, p);
+#endif
+  return Multiply24<Fp32Dot24>(ctx, p);
 }
 
 ms_status Matmul24Patched(ms_context* ctx, float* y, const float* x, ms_weights w, const ms_patch24* patches,
                           int64_t tokens, int64_t n, int64_t k) {
-  for (int64_t t = 0; t < tokens; ++t) {
-    const ms_status status = patches[t].data == NULL ? MS_OK : CheckPatch24(ctx, patches[t], n, k);
-    if (status != MS_OK) return status;
-  }
-  return AnyProduct24(ctx, y, x, w, patches, tokens, n, k);
+  const ms_product product = {y, w, patches, n};
+  return Matmul24Fused(ctx, &product, 1, x, tokens, k);
+}
+
+ms_status Matmul24(ms_context* ctx, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k) {
+  return Matmul24Patched(ctx, y, x, w, NULL, tokens, n, k);
 }
 
 }  // namespace ISA

@@ -162,7 +162,7 @@ MS_INLINE void SwapLane24(Tile24<Bf16Picks24>, uint32_t* values, uint16_t weight
 template <typename Tile>
 struct PackPanel24 {
   typedef typename Tile::E E;
-  const Packed24& w;
+  Packed24 w;
   const uint8_t* patch;  // NULL: none
 
   void Pack(E* out, const PanelPlace& panel, int64_t begin, int64_t end) const {

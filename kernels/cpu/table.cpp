@@ -23,6 +23,8 @@ const ms_ops kOps = {
     Matmul,
     Matmul24,
     Matmul24Patched,
+    MatmulFused,
+    Matmul24Fused,
     MatmulMasked,
     Compress24,
     Select24,

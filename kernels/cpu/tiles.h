@@ -1,4 +1,4 @@
-// The loops that the two matrix products share: y (T, N) = x (T, K) wᵀ, tile by tile.
+// The loops that the two matrix products share: y (T, N) = x (T, K) wᵀ, tile by tile, for all w of an x.
 //
 // Every element is one dot product along K, accumulated in the lanes of one register, block after block, and summed
 // across the lanes once at the end. Tiles of R rows × TT tokens only decide how many such registers are in flight, and
@@ -11,6 +11,7 @@
 // the tile's rows. A tile begins at a multiple of R, and R divides 8 or is 1.
 #pragma once
 
+#include "factors.h"
 #include "panel.h"
 
 namespace maskserve {
@@ -103,7 +104,7 @@ MS_INLINE void Panel(float* y, int64_t ldy, const typename Dot::X* x, const Matr
 template <typename Dot>
 MS_INLINE int64_t RowsOfTask(ms_context* ctx, int64_t tokens, int64_t n, int64_t k, int64_t row_bytes) {
   constexpr int64_t kCacheBytes = 256 << 10;
-  constexpr int64_t kMinBytes = 32 << 10;
+  constexpr int64_t kMinBytes = 64 << 10;
   constexpr int64_t kMinProducts = 1 << 20;
   const int64_t cached = kCacheBytes / row_bytes;
   const int64_t shared = n / (4 * Threads(ctx));
@@ -112,10 +113,10 @@ MS_INLINE int64_t RowsOfTask(ms_context* ctx, int64_t tokens, int64_t n, int64_t
   return CeilDiv(Max(1, Max(least, Min(cached, shared))), tile) * tile;
 }
 
-// `row_bytes`: what a row of w takes, for the cut into tasks.
+// Each y (T, N) = x wᵀ. `row_bytes`: what a row of a w takes, for the cut into tasks.
 template <typename Dot, typename Matrix>
-MS_INLINE ms_status Multiply(ms_context* ctx, float* y, const float* x, const Matrix& w, int64_t tokens, int64_t n,
-                             int64_t k, int64_t row_bytes) {
+MS_INLINE ms_status Multiply(ms_context* ctx, const Factors<Matrix>& factors, const float* x, int64_t tokens, int64_t k,
+                             int64_t row_bytes) {
   typedef typename Dot::X X;
   const Panels panels = Panels::Of(tokens, Dot::kTokens);
   const int64_t padded = PaddedK(k, Dot::kStep);
@@ -127,18 +128,22 @@ MS_INLINE ms_status Multiply(ms_context* ctx, float* y, const float* x, const Ma
   constexpr int64_t kPanelBytes = 24 << 10;
   const int64_t fits = kPanelBytes / (Dot::kTokens * static_cast<int64_t>(sizeof(typename Dot::X))) / 64 * 64;
   const int64_t part = tokens <= 2 ? k : fits;
-  auto body = [&](int64_t begin, int64_t end, int) {
+  const int64_t of_task = RowsOfTask<Dot>(ctx, tokens, factors.Rows(), k, row_bytes);
+  const int64_t rows = part < k ? Min(of_task, kMaxRowsCut) : of_task;
+  auto body = [&](int64_t task, int) {
     alignas(64) float partial[kMaxRowsCut * Dot::kTokens * W];
+    const Piece<Matrix> piece = factors.At(task, rows);
+    const int64_t n = piece.factor->n;
     for (int64_t p = 0; p < panels.count; ++p) {
       const int64_t first = panels.First(p);
       for (int64_t i = 0; i < k; i += part) {
         const Cut cut = {i, Min(k, i + part), i == 0, i + part >= k, partial};
-        Panel<Dot>(y + first * n, n, packed + first * padded, w, panels.Width(p), begin, end, cut);
+        Panel<Dot>(piece.factor->y + first * n, n, packed + first * padded, piece.factor->w, panels.Width(p),
+                   piece.begin, piece.end, cut);
       }
     }
   };
-  const int64_t rows = RowsOfTask<Dot>(ctx, tokens, n, k, row_bytes);
-  ParallelRanges(ctx, n, part < k ? Min(rows, kMaxRowsCut) : rows, body);
+  Parallel(ctx, factors.Pieces(rows), body);
   return MS_OK;
 }
 

@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-#define MS_ABI_VERSION 9u
+#define MS_ABI_VERSION 10u
 
 typedef int32_t ms_status;
 enum {
@@ -62,6 +62,20 @@ typedef struct ms_patch24 {
   const void* data;
   int64_t bytes;
 } ms_patch24;
+
+/* One of the products of an x (T, K): y (T, N) = x wT. host_patches: as matmul24_patched's, or NULL. */
+typedef struct ms_product {
+  float* y;
+  ms_weights w;
+  const ms_patch24* host_patches;
+  int64_t n;
+} ms_product;
+
+/* set_panel_tokens' number in a new context. */
+#define MS_PANEL_TOKENS 65
+
+/* As many of an x as one op computes. */
+#define MS_MOST_PRODUCTS 3
 
 /* Where one row of a batch of sequences is: its token's position, and its layer's caches (KV, capacity, hd). */
 typedef struct ms_cache_row {
@@ -135,14 +149,20 @@ typedef struct ms_ops {
   ms_status (*add)(ms_context*, float* x, const float* y, int64_t n);
   ms_status (*add_bias)(ms_context*, float* x, const float* bias, int64_t rows, int64_t n);
   /* y (T, N) = x (T, K) wT. An output row depends on its own input row only: on a CPU not on the number of threads, and
-   * on T only in whether it is more than 64 (to fp32 rounding then); on a GPU kernels are chosen by T, and a row's
-   * result is the same only to bf16 rounding. */
+   * on T only in whether set_panel_tokens' number is reached (to fp32 rounding then: sums have another order); on a GPU
+   * kernels are chosen by T, and a row's result is the same only to bf16 rounding. */
   ms_status (*matmul)(ms_context*, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k);
   /* w.values: the backend's own packed form of a 2:4 matrix, as compress24 writes it */
   ms_status (*matmul24)(ms_context*, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k);
   /* the same, each of the T tokens through its own patch */
   ms_status (*matmul24_patched)(ms_context*, float* y, const float* x, ms_weights w, const ms_patch24* host_patches,
                                 int64_t tokens, int64_t n, int64_t k);
+  /* several products of one x, 1 ... MS_MOST_PRODUCTS: the same bits as matmul, or matmul24 or matmul24_patched, of
+   * each. NULL: this backend has nothing better than one after another. */
+  ms_status (*matmul_fused)(ms_context*, const ms_product* host_products, int64_t count, const float* x, int64_t tokens,
+                            int64_t k);
+  ms_status (*matmul24_fused)(ms_context*, const ms_product* host_products, int64_t count, const float* x,
+                              int64_t tokens, int64_t k);
   /* dense w once for all tokens, each through its own mask */
   ms_status (*matmul_masked)(ms_context*, float* y, const float* x, ms_weights w, const ms_mask24* host_masks,
                              int64_t tokens, int64_t n, int64_t k);
@@ -251,6 +271,8 @@ typedef struct ms_backend {
   ms_status (*set_threads)(ms_context*, int32_t threads); /* 0: all cores */
   int32_t (*threads)(ms_context*);
   void (*set_exact)(ms_context*, int32_t exact); /* 1: activations keep fp32 in matmuls */
+  /* from how many tokens on products are those of a prompt (below); NULL: this backend chooses by itself */
+  void (*set_panel_tokens)(ms_context*, int64_t tokens);
   ms_status (*synchronize)(ms_context*);
   const char* (*last_error)(ms_context*); /* one line about the last status that was not MS_OK */
 

@@ -1,5 +1,5 @@
 /**
- * One linear layer, through the tasks' masks: the only place that chooses between the matrix products. What is resident decides:
+ * Linear layers of one input, through the tasks' masks: the only place that chooses between the matrix products. What is resident decides:
  * a task's compacted copy (its own, or its parent's with a patch) runs through matmul24, one pass for every row that shares the copy;
  * rows of tasks that have only mask codes, and dense rows, share one pass over the dense weights. A row's result does not depend on the
  * rows beside it.
@@ -10,35 +10,53 @@ import type { DenseMatrix } from './weights.js';
 
 const F32 = 4;
 
-/** Rows [first, first + count) that one product can compute: they share `packed`, or the dense matrix `dense`. */
-interface Run {
+/** One of the outputs of an input: y (T, rows) of `matrix`. */
+export interface Output {
+  readonly y: Handle;
+  readonly matrix: DenseMatrix;
+}
+
+/** Rows [first, first + count) of an output that one product can compute: they share `packed`, or the dense matrix `dense`. */
+interface Run extends Output {
   readonly first: number;
   count: number;
   readonly packed: Handle | undefined;
   readonly dense: Handle;
 }
 
-/** y (T, rows) ← x (T, cols) · Wᵀ + bias, with W masked where `task` covers this matrix. */
-export function linear(y: Handle, x: Handle, matrix: DenseMatrix, tokens: number, task: TaskWeights | null): void {
-  product(y, x, matrix, runOf(matrix, task, 0, tokens), () => task);
-  addBias(y, matrix, tokens);
+type TaskOf = (row: number) => TaskWeights | null;
+type HandleOf = (task: TaskWeights, name: string) => Handle | undefined;
+
+const NONE = new Float64Array(0);
+const NO_RUN = { y: NO_BUFFER, packed: NO_BUFFER, dense: NO_BUFFER, matrix: { rows: 0 } };
+
+const patchOf: HandleOf = (task, name) => task.patches?.[name];
+const codesOf: HandleOf = (task, name) => task.codes?.[name];
+
+/** Each y (T, rows) ← x (T, cols) · Wᵀ + bias, with W masked where `task` covers it. */
+export function linear(x: Handle, outputs: readonly Output[], tokens: number, task: TaskWeights | null): void {
+  product(
+    x,
+    outputs.map((output) => runOf(output, task, 0, tokens)),
+    () => task,
+  );
+  addBiases(outputs, tokens);
 }
 
 /** The same where row t is of the task tasks[t]. Neighbours that share a compacted copy are multiplied together. */
-export function linearRows(y: Handle, x: Handle, matrix: DenseMatrix, tasks: readonly (TaskWeights | null)[]): void {
-  const runs = runsOf(matrix, tasks);
-  const taskOf = (row: number): TaskWeights | null => tasks[row] as TaskWeights | null;
-  for (const run of runs) {
-    if (runs.length === 1) product(y, x, matrix, run, taskOf);
-    else productOfPart(y, x, matrix, run, taskOf);
+export function linearRows(x: Handle, outputs: readonly Output[], tasks: readonly (TaskWeights | null)[]): void {
+  const taskOf: TaskOf = (row) => tasks[row] as TaskWeights | null;
+  for (const runs of togetherOf(outputs.map((output) => runsOf(output, tasks)))) {
+    if (runs[0]?.count === tasks.length) product(x, runs, taskOf);
+    else productOfPart(x, runs, taskOf);
   }
-  addBias(y, matrix, tasks.length);
+  addBiases(outputs, tasks.length);
 }
 
-function runsOf(matrix: DenseMatrix, tasks: readonly (TaskWeights | null)[]): Run[] {
+function runsOf(output: Output, tasks: readonly (TaskWeights | null)[]): Run[] {
   const runs: Run[] = [];
   tasks.forEach((task, row) => {
-    const run = runOf(matrix, task, row, 1);
+    const run = runOf(output, task, row, 1);
     const last = runs.at(-1);
     if (last?.packed === run.packed && last?.dense === run.dense) last.count++;
     else runs.push(run);
@@ -46,57 +64,118 @@ function runsOf(matrix: DenseMatrix, tasks: readonly (TaskWeights | null)[]): Ru
   return runs;
 }
 
-function runOf(matrix: DenseMatrix, task: TaskWeights | null, first: number, count: number): Run {
-  const compacted = task?.matrices[matrix.name];
-  return { first, count, packed: compacted?.packed, dense: task?.maskedDense?.[matrix.name] ?? matrix.weight };
+function runOf({ y, matrix }: Output, task: TaskWeights | null, first: number, count: number): Run {
+  const packed = task?.matrices[matrix.name]?.packed;
+  return { y, matrix, first, count, packed, dense: task?.maskedDense?.[matrix.name] ?? matrix.weight };
 }
 
-function productOfPart(
-  y: Handle,
-  x: Handle,
-  matrix: DenseMatrix,
-  run: Run,
-  taskOf: (row: number) => TaskWeights | null,
-): void {
-  const rowsOf = (of: Handle, columns: number): Handle =>
-    native.view(of, run.first * columns * F32, run.count * columns * F32);
-  const [to, from] = [rowsOf(y, matrix.rows), rowsOf(x, matrix.cols)];
-  try {
-    product(to, from, matrix, run, taskOf);
-  } finally {
-    native.free(to);
-    native.free(from);
-  }
+/** Runs of all outputs, of the same rows; each by itself where a task's mask covers some of the matrices only. */
+function togetherOf(each: readonly Run[][]): Run[][] {
+  const [first = [], ...others] = each;
+  const alike = others.every(
+    (runs) => runs.length === first.length && runs.every((run, i) => run.first === first[i]?.first),
+  );
+  return alike
+    ? first.map((run, i) => [run, ...others.map((runs) => runs[i] as Run)])
+    : each.flat().map((run) => [run]);
 }
 
-/** y and x begin at the run's first row. */
-function product(
-  y: Handle,
-  x: Handle,
-  matrix: DenseMatrix,
-  run: Run,
-  taskOf: (row: number) => TaskWeights | null,
-): void {
-  const { name, rows, cols } = matrix;
-  const perRow = (of: (task: TaskWeights) => Handle | undefined): Float64Array | undefined => {
-    const handles = new Float64Array(run.count);
-    for (let i = 0; i < run.count; i++) {
-      const task = taskOf(run.first + i);
-      handles[i] = (task && of(task)) ?? NO_BUFFER;
-    }
-    return handles.some((handle) => handle !== NO_BUFFER) ? handles : undefined;
+function productOfPart(x: Handle, runs: readonly Run[], taskOf: TaskOf): void {
+  const views: Handle[] = [];
+  const rowsOf = (of: Handle, columns: number, { first, count }: Run): Handle => {
+    const view = native.view(of, first * columns * F32, count * columns * F32);
+    views.push(view);
+    return view;
   };
-  if (run.packed !== undefined) {
-    const patches = perRow((task) => task.patches?.[name]);
-    if (patches) native.matmul24Patched(y, x, run.packed, patches, run.count, rows, cols);
-    else native.matmul24(y, x, run.packed, run.count, rows, cols);
-  } else {
-    const codes = perRow((task) => task.codes?.[name]);
-    if (codes) native.matmulMasked(y, x, run.dense, codes, run.count, rows, cols);
-    else native.matmul(y, x, run.dense, run.count, rows, cols);
+  const [run] = runs as [Run];
+  try {
+    const from = rowsOf(x, run.matrix.cols, run);
+    product(
+      from,
+      runs.map((part) => ({ ...part, y: rowsOf(part.y, part.matrix.rows, part) })),
+      taskOf,
+    );
+  } finally {
+    for (const view of views) native.free(view);
   }
 }
 
-function addBias(y: Handle, matrix: DenseMatrix, tokens: number): void {
-  if (matrix.bias !== NO_BUFFER) native.addBias(y, matrix.bias, tokens, matrix.rows);
+/** x and each y begin at the runs' first row. */
+function product(x: Handle, runs: readonly Run[], taskOf: TaskOf): void {
+  if (runs.length > 1) return productsOfOneInput(x, runs, taskOf);
+  const [{ y, matrix, count, packed, dense }] = runs as [Run];
+  const { rows, cols } = matrix;
+  if (packed !== undefined) {
+    const patches = handlesOf(runs, taskOf, patchOf);
+    if (patches.length > 0) native.matmul24Patched(y, x, packed, patches, count, rows, cols);
+    else native.matmul24(y, x, packed, count, rows, cols);
+  } else {
+    const codes = handlesOf(runs, taskOf, codesOf);
+    if (codes.length > 0) native.matmulMasked(y, x, dense, codes, count, rows, cols);
+    else native.matmul(y, x, dense, count, rows, cols);
+  }
+}
+
+/** Two or three products in one call, unless their weights are of several kinds or some are masked by codes. */
+function productsOfOneInput(x: Handle, runs: readonly Run[], taskOf: TaskOf): void {
+  const [a, b, c = NO_RUN] = runs as readonly [Run, Run, Run?];
+  const { packed, count, matrix } = a;
+  if (packed !== undefined && b.packed !== undefined && c.packed !== undefined) {
+    native.matmul24Fused(
+      x,
+      count,
+      matrix.cols,
+      a.y,
+      packed,
+      matrix.rows,
+      b.y,
+      b.packed,
+      b.matrix.rows,
+      c.y,
+      c.packed,
+      c.matrix.rows,
+      handlesOf(runs, taskOf, patchOf),
+    );
+  } else if (runs.every((run) => run.packed === undefined) && handlesOf(runs, taskOf, codesOf).length === 0) {
+    native.matmulFused(
+      x,
+      count,
+      matrix.cols,
+      a.y,
+      a.dense,
+      matrix.rows,
+      b.y,
+      b.dense,
+      b.matrix.rows,
+      c.y,
+      c.dense,
+      c.matrix.rows,
+    );
+  } else {
+    for (const run of runs) product(x, [run], taskOf);
+  }
+}
+
+/** What `of` gives for each row of each run; empty where it gives nothing. */
+function handlesOf(runs: readonly Run[], taskOf: TaskOf, of: HandleOf): Float64Array {
+  const { length } = runs;
+  const count = (runs[0] as Run).count;
+  let all = NONE;
+  for (let i = 0; i < length; i++) {
+    const { matrix, first } = runs[i] as Run;
+    for (let row = 0; row < count; row++) {
+      const task = taskOf(first + row);
+      const handle = task === null ? undefined : of(task, matrix.name);
+      if (handle === undefined) continue;
+      if (all === NONE) all = new Float64Array(length * count).fill(NO_BUFFER);
+      all[i * count + row] = handle;
+    }
+  }
+  return all;
+}
+
+function addBiases(outputs: readonly Output[], tokens: number): void {
+  for (const { y, matrix } of outputs) {
+    if (matrix.bias !== NO_BUFFER) native.addBias(y, matrix.bias, tokens, matrix.rows);
+  }
 }

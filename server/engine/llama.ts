@@ -6,7 +6,7 @@ import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
 import type { DecodeRow } from './decode-row.js';
 import { drawTokens, GREEDY, packDraws, type Draw } from './draws.js';
 import type { KvCache } from './kv-cache.js';
-import { linear, linearRows } from './linear.js';
+import { linear, linearRows, type Output } from './linear.js';
 import type { ModelConfig } from './model-config.js';
 import { RecordedSteps } from './recorded-steps.js';
 import { ropeTables } from './rope.js';
@@ -26,7 +26,7 @@ const NOTHING_DRAWN = { settings: new Float64Array(0), tokens: new Int32Array(0)
 /** Sees the input x (tokens, cols) f32 of each linear layer: calibration for Wanda and SparseGPT. */
 export type InputHook = (matrix: DenseMatrix, x: Handle, tokens: number) => void;
 
-type Product = (y: Handle, x: Handle, matrix: DenseMatrix) => void;
+type Product = (x: Handle, ...outputs: Output[]) => void;
 
 export class Forward {
   /** (HEAD_ROWS, V) f32: what `head` filled last. */
@@ -86,9 +86,9 @@ export class Forward {
     }
     native.embed(this.x, this.weights.embedding, ids, this.config.vocab, this.config.hidden);
     this.weights.layers.forEach((layer, index) => {
-      const product = (y: Handle, x: Handle, matrix: DenseMatrix): void => {
-        this.hook?.(matrix, x, tokens);
-        linear(y, x, matrix, tokens, task);
+      const product: Product = (x, ...outputs) => {
+        for (const { matrix } of outputs) this.hook?.(matrix, x, tokens);
+        linear(x, outputs, tokens, task);
       };
       this.project(layer, tokens, product);
       this.attend(index, tokens, cache);
@@ -141,7 +141,7 @@ export class Forward {
     const capacities = Int32Array.from(rows, ({ cache }) => cache.capacity);
     native.embed(this.x, this.weights.embedding, ids, this.config.vocab, this.config.hidden);
     this.weights.layers.forEach((layer, index) => {
-      const product = (y: Handle, x: Handle, matrix: DenseMatrix): void => linearRows(y, x, matrix, tasks);
+      const product: Product = (x, ...outputs) => linearRows(x, outputs, tasks);
       this.project(layer, rows.length, product);
       const { heads, kvHeads, headDim, windows } = this.config;
       native.attendRows(
@@ -191,9 +191,7 @@ export class Forward {
   private project(layer: LayerWeights, tokens: number, product: Product): void {
     const { hidden, heads, kvHeads, headDim, normEps } = this.config;
     native.rmsnorm(this.h, this.x, layer.inputNorm, tokens, hidden, normEps);
-    product(this.q, this.h, layer.q);
-    product(this.k, this.h, layer.k);
-    product(this.v, this.h, layer.v);
+    product(this.h, { y: this.q, matrix: layer.q }, { y: this.k, matrix: layer.k }, { y: this.v, matrix: layer.v });
     if (layer.qNorm === NO_BUFFER) return;
     native.rmsnorm(this.q, this.q, layer.qNorm, tokens * heads, headDim, normEps);
     native.rmsnorm(this.k, this.k, layer.kNorm, tokens * kvHeads, headDim, normEps);
@@ -227,13 +225,12 @@ export class Forward {
   /** The residual stream += attention's output, then the feed-forward block's. */
   private mix(layer: LayerWeights, tokens: number, product: Product): void {
     const { hidden, ffn, normEps } = this.config;
-    product(this.h, this.a, layer.o);
+    product(this.a, { y: this.h, matrix: layer.o });
     native.add(this.x, this.h, tokens * hidden);
     native.rmsnorm(this.h, this.x, layer.postNorm, tokens, hidden, normEps);
-    product(this.gate, this.h, layer.gate);
-    product(this.up, this.h, layer.up);
+    product(this.h, { y: this.gate, matrix: layer.gate }, { y: this.up, matrix: layer.up });
     native.siluMul(this.gate, this.gate, this.up, tokens * ffn);
-    product(this.h, this.gate, layer.down);
+    product(this.gate, { y: this.h, matrix: layer.down });
     native.add(this.x, this.h, tokens * hidden);
   }
 

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { native, type Handle } from '../../kernels/index.js';
+import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
 import { rightCalls, type Argument, SETTINGS } from './op-arguments.js';
 import { Scope } from './scope.js';
 
@@ -166,6 +166,7 @@ test('values outside their range are refused by name', () => {
     ['matmul24', 5, 12, /k to be a multiple of 8 but received 12/],
     ['matmul24Patched', 6, 12, /k to be a multiple of 8/],
     ['matmulMasked', 6, 12, /k to be a multiple of 8/],
+    ['matmul24Fused', 2, 12, /k to be a multiple of 8/],
     ['nibbles24', 3, 12, /k to be a multiple of 8/],
     ['codes24', 3, 12, /k to be a multiple of 8/],
     ['patchBytes24', 3, 12, /k to be a multiple of 8/],
@@ -205,10 +206,12 @@ test('sizes in messages are spelled out', () => {
 test('outputs may not overlap inputs, except where an op works in place', () => {
   const all = scope.room(1 << 12);
   const part = (offset: number, bytes: number): Handle => native.view(all, offset, bytes);
-  const [a, b, c] = [part(0, 256), part(128, 256), part(1024, 256)];
+  const [a, b, c, d] = [part(0, 256), part(128, 256), part(1024, 256), part(2048, 512)];
   const overlap = { name: 'RangeError', message: /to be apart but received overlapping buffers$/ };
   assert.throws(() => native.matmul(a, b, c, 2, 32, 2), overlap);
   assert.throws(() => native.matmul(a, c, b, 2, 32, 2), overlap);
+  assert.throws(() => native.matmulFused(c, 1, 2, a, d, 40, b, d, 8, NO_BUFFER, NO_BUFFER, 0), overlap);
+  assert.throws(() => native.matmulFused(c, 1, 2, a, b, 40, d, c, 1, NO_BUFFER, NO_BUFFER, 0), overlap);
   assert.throws(() => native.rmsnorm(a, b, c, 2, 32, 1e-5), overlap);
   assert.throws(() => native.siluMul(a, b, c, 64), overlap);
   assert.throws(() => native.add(a, b, 64), overlap);
@@ -217,7 +220,7 @@ test('outputs may not overlap inputs, except where an op works in place', () => 
   native.rmsnorm(a, a, c, 2, 32, 1e-5);
   native.siluMul(a, a, c, 64);
   native.add(a, a, 64);
-  for (const handle of [a, b, c]) native.free(handle);
+  for (const handle of [a, b, c, d]) native.free(handle);
 });
 
 test('setThreads and setPrecision take what they name and nothing else', () => {

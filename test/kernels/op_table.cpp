@@ -5,6 +5,7 @@
 
 #include "op_table.h"
 
+#include <algorithm>
 #include <cmath>
 #include <thread>
 
@@ -42,6 +43,45 @@ void Products(int64_t tokens, int64_t n, int64_t k) {
                k);
       }
       return y;
+    });
+  }
+}
+
+// Three matrices at once, of n, n + 8 and 1 rows: the bits of one after another.
+void FusedProducts(int64_t tokens, int64_t n, int64_t k) {
+  Random random{static_cast<uint64_t>(tokens + n * 31 + k * 7)};
+  const int64_t rows[MS_MOST_PRODUCTS] = {n, n + 8, 1};
+  const auto x = Floats(random, tokens * k);
+  for (const int exact : {0, 1}) {
+    SameOnAnyThreads("fused products", [&](ms_context* ctx) {
+      backend->set_exact(ctx, exact);
+      Random same = random;
+      std::vector<float> all, alone;
+      for (const bool sparse : {false, true}) {
+        std::vector<std::vector<uint16_t>> w;
+        std::vector<std::vector<uint8_t>> packed;
+        std::vector<std::vector<float>> y;
+        ms_product products[MS_MOST_PRODUCTS];
+        for (int i = 0; i < MS_MOST_PRODUCTS; ++i) {
+          w.push_back(Weights(same, rows[i] * k));
+          packed.emplace_back(static_cast<size_t>(rows[i] * k * 9 / 8));
+          y.emplace_back(static_cast<size_t>(tokens * rows[i]));
+          const auto meta = Metadata(same, rows[i] * k / 8);
+          backend->ops.compress24(ctx, packed.back().data(), Bf16(w.back()), meta.data(), rows[i], k);
+          const ms_weights weights = {
+              MS_BF16, 0, sparse ? static_cast<const void*>(packed.back().data()) : w.back().data(), nullptr};
+          (sparse ? backend->ops.matmul24 : backend->ops.matmul)(ctx, y.back().data(), x.data(), weights, tokens,
+                                                                 rows[i], k);
+          alone.insert(alone.end(), y.back().begin(), y.back().end());
+          std::fill(y.back().begin(), y.back().end(), 0.0f);
+          products[i] = {y.back().data(), weights, nullptr, rows[i]};
+        }
+        const auto fused = sparse ? backend->ops.matmul24_fused : backend->ops.matmul_fused;
+        Expect(fused(ctx, products, MS_MOST_PRODUCTS, x.data(), tokens, k) == MS_OK, "fused", tokens, n, k);
+        for (const auto& part : y) all.insert(all.end(), part.begin(), part.end());
+      }
+      Expect(std::memcmp(all.data(), alone.data(), all.size() * sizeof(float)) == 0, "fused = each", tokens, n, k);
+      return all;
     });
   }
 }
@@ -271,6 +311,9 @@ int main(int argc, char** argv) {
   }
   Products(3, 300, 4160);
   Products(8, 300, 4160);
+  for (const int64_t k : {8, 72, 1000}) FusedProducts(3, 17, k);
+  FusedProducts(1, 64, 256);
+  FusedProducts(70, 40, 328);
   for (const int64_t k : {8, 64, 72, 200, 1000}) Batches(5, 13, k);
   Batches(9, 300, 16448);
   for (const int64_t head_dim : {1, 6, 20, 64, 80}) {

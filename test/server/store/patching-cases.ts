@@ -42,7 +42,7 @@ export function products(
     0,
     Float32Array.from({ length: TOKENS * cols }, () => random() - 0.5),
   );
-  linear(y, x, { name, rows, cols, weight, bias: NO_BUFFER }, TOKENS, task);
+  linear(x, [{ y, matrix: { name, rows, cols, weight, bias: NO_BUFFER } }], TOKENS, task);
   const into = new Float32Array(TOKENS * rows);
   native.read(y, 0, into);
   for (const handle of [x, y]) native.free(handle);
