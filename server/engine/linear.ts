@@ -27,20 +27,38 @@ interface Run extends Output {
 type TaskOf = (row: number) => TaskWeights | null;
 type HandleOf = (task: TaskWeights, name: string) => Handle | undefined;
 
+/** MS_PANEL_TOKENS of the op table: above every step of decoding. */
+const PANEL_TOKENS = 65;
+/**
+ * Fewer rows of a prompt are multiplied by panels of a compacted matrix too, where that was measured to be faster. With AVX-512 BF16 from some K / 24 tokens
+ * on (8 of 256 columns, 24 of 576, 32 of 768, 64 of 1536): sums across lanes are what the dot products of short rows spend their time on. With AVX2 from 8.
+ */
+const LEAST_PANEL_TOKENS = 8;
+const COLUMNS_PER_TOKEN = native.info().isa === 'avx512' ? 24 : Infinity;
+
 const NONE = new Float64Array(0);
 const NO_RUN = { y: NO_BUFFER, packed: NO_BUFFER, dense: NO_BUFFER, matrix: { rows: 0 } };
 
 const patchOf: HandleOf = (task, name) => task.patches?.[name];
 const codesOf: HandleOf = (task, name) => task.codes?.[name];
 
-/** Each y (T, rows) ← x (T, cols) · Wᵀ + bias, with W masked where `task` covers it. */
+/** Each y (T, rows) ← x (T, cols) · Wᵀ + bias, with W masked where `task` covers it: the rows of a prompt. */
 export function linear(x: Handle, outputs: readonly Output[], tokens: number, task: TaskWeights | null): void {
-  product(
-    x,
-    outputs.map((output) => runOf(output, task, 0, tokens)),
-    () => task,
-  );
+  const runs = outputs.map((output) => runOf(output, task, 0, tokens));
+  const panels = packsPanels(runs, tokens);
+  if (panels) native.setPanelTokens(tokens);
+  try {
+    product(x, runs, () => task);
+  } finally {
+    if (panels) native.setPanelTokens(PANEL_TOKENS);
+  }
   addBiases(outputs, tokens);
+}
+
+/** Whether panels are faster for these few rows of a prompt. Decoding does without: who is beside a row must not show in its bits. */
+function packsPanels(runs: readonly Run[], tokens: number): boolean {
+  if (tokens < LEAST_PANEL_TOKENS || tokens >= PANEL_TOKENS) return false;
+  return runs.every(({ packed, matrix }) => packed !== undefined && tokens * COLUMNS_PER_TOKEN >= matrix.cols);
 }
 
 /** The same where row t is of the task tasks[t]. Neighbours that share a compacted copy are multiplied together. */
