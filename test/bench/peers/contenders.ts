@@ -35,8 +35,8 @@ export const DENSE = 'maskserve dense';
 export const MASKED = 'maskserve 2:4';
 export const ONNX = 'onnxruntime fp32';
 
-/** Another mask of SmolLM2 is 6 away. bf16 keeps 8 bits of an activation; Q8_0 and Q4_1 quantise 32 activations together to 8 bits, which outliers spoil (SmolLM2's: 0.18). */
-const TOLERANCE = { bf16: 0.05, q8: 0.35, q4: 0.35, fp32: 0.002 };
+/** Another mask of SmolLM2 is 6 away. bf16 keeps 8 bits of an activation, and of the sum of all layers too where that is kept in it (PyTorch; SmolLM2: 0.052); Q8_0 and Q4_1 quantise 32 activations together to 8 bits, which outliers spoil (SmolLM2's: 0.18). */
+const TOLERANCE = { bf16: 0.05, bf16Stream: 0.1, q8: 0.35, q4: 0.35, fp32: 0.002 };
 
 const MASKCTL = fileURLToPath(new URL('../../../clients/cli/main.js', import.meta.url));
 
@@ -56,7 +56,7 @@ export function contenders(options: ContenderOptions): Contender[] {
     ...(quantized ? [make('llama.cpp Q8_0', 'llama.cpp', gguf('q8_0'), TOLERANCE.q8, noLlama)] : []),
     ...ggufs.map(({ label, file }) => make(label, 'llama.cpp', file, TOLERANCE.q4, noLlama)),
     make(ONNX, 'onnxruntime', join(scratch, 'onnx'), TOLERANCE.fp32, whyNoOnnxRuntime() ?? exported(model, scratch)),
-    make('PyTorch bf16', 'torch', model, TOLERANCE.bf16, whyNoTorch(python)),
+    make('PyTorch bf16', 'torch', model, TOLERANCE.bf16Stream, whyNoTorch(python)),
   ];
 }
 
