@@ -13,6 +13,22 @@ import type { NativeCodec } from './codec-types.js';
 import type { DType, Handle, KvType } from './handle.js';
 import type { NativeTraining } from './training-types.js';
 
+/** Products of one x (T, K): y (T, N) ← x · wᵀ of each, the third unless its y is 0. */
+export type FusedProducts = [
+  x: Handle,
+  tokens: number,
+  k: number,
+  y0: Handle,
+  w0: Handle,
+  n0: number,
+  y1: Handle,
+  w1: Handle,
+  n1: number,
+  y2: Handle,
+  w2: Handle,
+  n2: number,
+];
+
 export interface NativeAddon extends NativeBackends, NativeCodec, NativeTraining {
   // ---- buffers ----
   /** Zeroed, 64-byte aligned, where this thread's ops run. Throws RangeError when memory can't be had. */
@@ -134,43 +150,13 @@ export interface NativeAddon extends NativeBackends, NativeCodec, NativeTraining
    * same independence. Reads 16 + masks bits a weight, where compacted copies are 9 bits each.
    */
   matmulMasked(y: Handle, x: Handle, w: Handle, masks: Float64Array, tokens: number, n: number, k: number): void;
-  /**
-   * Two or three products of one x (T, K) at once: y0 (T, n0) ← x · w0ᵀ, y1 (T, n1) ← x · w1ᵀ and, unless y2 is 0, y2 (T, n2) ← x · w2ᵀ. The same
-   * bits as matmul of each.
-   */
-  matmulFused(
-    x: Handle,
-    tokens: number,
-    k: number,
-    y0: Handle,
-    w0: Handle,
-    n0: number,
-    y1: Handle,
-    w1: Handle,
-    n1: number,
-    y2: Handle,
-    w2: Handle,
-    n2: number,
-  ): void;
+  /** Two or three products at once, w (N, K) bf16: the same bits as matmul of each. */
+  matmulFused(...products: FusedProducts): void;
   /**
    * The same of packed matrices: the bits of matmul24 of each; or those of matmul24Patched, row t of product i through patches[i · tokens + t].
    * `patches` is empty where there are none.
    */
-  matmul24Fused(
-    x: Handle,
-    tokens: number,
-    k: number,
-    y0: Handle,
-    w0: Handle,
-    n0: number,
-    y1: Handle,
-    w1: Handle,
-    n1: number,
-    y2: Handle,
-    w2: Handle,
-    n2: number,
-    patches: Float64Array,
-  ): void;
+  matmul24Fused(...products: [...all: FusedProducts, patches: Float64Array]): void;
 
   // ---- 2:4 ----
   /**

@@ -146,17 +146,23 @@ FusedArguments ReadFused(Call& call, bool is_packed) {
   return f;
 }
 
+typedef ms_status (*FusedOp)(ms_context*, const ms_product*, int64_t, const float*, int64_t, int64_t);
+
+// By `fused`; where the backend has none, by single(product) one after another.
+template <typename Single>
+void Multiply(Call& call, const FusedArguments& f, FusedOp fused, const Single& single) {
+  if (fused != nullptr) {
+    call.Check(fused(call.context(), f.products, f.count, f.x, f.tokens, f.k));
+    return;
+  }
+  for (int64_t i = 0; i < f.count; ++i) call.Check(single(f.products[i]));
+}
+
 napi_value MatmulFused(Call& call) {
   const FusedArguments f = ReadFused(call, false);
   const ms_ops& ops = call.ops();
-  if (ops.matmul_fused != nullptr) {
-    call.Check(ops.matmul_fused(call.context(), f.products, f.count, f.x, f.tokens, f.k));
-    return nullptr;
-  }
-  for (int64_t i = 0; i < f.count; ++i) {
-    const ms_product& p = f.products[i];
-    call.Check(ops.matmul(call.context(), p.y, f.x, p.w, f.tokens, p.n, f.k));
-  }
+  Multiply(call, f, ops.matmul_fused,
+           [&](const ms_product& p) { return ops.matmul(call.context(), p.y, f.x, p.w, f.tokens, p.n, f.k); });
   return nullptr;
 }
 
@@ -174,15 +180,10 @@ napi_value Matmul24Fused(Call& call) {
   }
   for (int64_t i = 0; i < f.count && !none; ++i) f.products[i].host_patches = patches.data() + i * f.tokens;
   const ms_ops& ops = call.ops();
-  if (ops.matmul24_fused != nullptr) {
-    call.Check(ops.matmul24_fused(call.context(), f.products, f.count, f.x, f.tokens, f.k));
-    return nullptr;
-  }
-  for (int64_t i = 0; i < f.count; ++i) {
-    const ms_product& p = f.products[i];
-    call.Check(none ? ops.matmul24(call.context(), p.y, f.x, p.w, f.tokens, p.n, f.k)
-                    : ops.matmul24_patched(call.context(), p.y, f.x, p.w, p.host_patches, f.tokens, p.n, f.k));
-  }
+  Multiply(call, f, ops.matmul24_fused, [&](const ms_product& p) {
+    return none ? ops.matmul24(call.context(), p.y, f.x, p.w, f.tokens, p.n, f.k)
+                : ops.matmul24_patched(call.context(), p.y, f.x, p.w, p.host_patches, f.tokens, p.n, f.k);
+  });
   return nullptr;
 }
 

@@ -9,10 +9,10 @@
 // position in | position out << 2 | group << 4, the group counted from the window's first. A row's swaps ascend. What
 // is left of a lane is zero: it names one position twice, and changes no finite sum.
 //
-// Behind the header stand four arrays, each from a multiple of 64 bytes on. The table: (windows + 1) uint32, where the
-// steps of a window begin, counted over all windows; the windows of the same rows follow each other. The heads: for
-// each window, its 16 slices' numbers of steps (uint16), and each row's place among the slices' lanes (one byte). The
-// weights: 64 bytes a step. The codes: 32 bytes a step. Some 6.4 bytes a swap, and 1.2 a row.
+// Behind the header stand three arrays. The table: (windows + 1) uint32, where the steps of a window begin, counted
+// over all windows; the windows of the same rows follow each other. The heads, from a multiple of 32 bytes on: for each
+// window, its slices' numbers of steps (uint16), and each row's place among the slices' lanes (one byte). The steps,
+// from a multiple of 32 bytes on, 96 bytes each. Six bytes a swap and a lane that has ended, and 1.125 a row.
 #pragma once
 
 #include "ops.h"

@@ -4,7 +4,7 @@
  * rows of tasks that have only mask codes, and dense rows, share one pass over the dense weights. A row's result does not depend on the
  * rows beside it.
  */
-import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
+import { native, NO_BUFFER, type FusedProducts, type Handle } from '../../kernels/index.js';
 import type { TaskWeights } from './types.js';
 import type { DenseMatrix } from './weights.js';
 
@@ -137,41 +137,19 @@ function product(x: Handle, runs: readonly Run[], taskOf: TaskOf): void {
 /** Two or three products in one call, unless their weights are of several kinds or some are masked by codes. */
 function productsOfOneInput(x: Handle, runs: readonly Run[], taskOf: TaskOf): void {
   const [a, b, c = NO_RUN] = runs as readonly [Run, Run, Run?];
-  const { packed, count, matrix } = a;
-  if (packed !== undefined && b.packed !== undefined && c.packed !== undefined) {
-    native.matmul24Fused(
-      x,
-      count,
-      matrix.cols,
-      a.y,
-      packed,
-      matrix.rows,
-      b.y,
-      b.packed,
-      b.matrix.rows,
-      c.y,
-      c.packed,
-      c.matrix.rows,
-      handlesOf(runs, taskOf, patchOf),
-    );
-  } else if (runs.every((run) => run.packed === undefined) && handlesOf(runs, taskOf, codesOf).length === 0) {
-    native.matmulFused(
-      x,
-      count,
-      matrix.cols,
-      a.y,
-      a.dense,
-      matrix.rows,
-      b.y,
-      b.dense,
-      b.matrix.rows,
-      c.y,
-      c.dense,
-      c.matrix.rows,
-    );
-  } else {
+  const compacted = runs.filter(({ packed }) => packed !== undefined).length;
+  const alike = compacted === runs.length || (compacted === 0 && handlesOf(runs, taskOf, codesOf).length === 0);
+  if (!alike) {
     for (const run of runs) product(x, [run], taskOf);
+    return;
   }
+  const products: FusedProducts = [x, a.count, a.matrix.cols, ...factor(a), ...factor(b), ...factor(c)];
+  if (compacted > 0) native.matmul24Fused(...products, handlesOf(runs, taskOf, patchOf));
+  else native.matmulFused(...products);
+}
+
+function factor({ y, packed, dense, matrix }: typeof NO_RUN | Run): [y: Handle, w: Handle, n: number] {
+  return [y, packed ?? dense, matrix.rows];
 }
 
 /** What `of` gives for each row of each run; empty where it gives nothing. */

@@ -29,6 +29,24 @@ function caches(scope: Scope): Float64Array {
   return Float64Array.from([1, 2, 3], () => scope.room(2 * 8 * 6 * 4));
 }
 
+/** Of x (2, 16) and matrices of 3, 1 and 2 rows, each of `rowBytes`. */
+function fusedProducts(rowBytes: number): readonly Argument[] {
+  return [
+    input('x', 128),
+    count('tokens', 2),
+    count('k', 16),
+    out('y0', 24),
+    input('w0', 3 * rowBytes, 2),
+    count('n0', 3),
+    out('y1', 8),
+    input('w1', rowBytes, 2),
+    count('n1', 1),
+    { name: 'y2', kind: 'optionalOut', bytes: 16, align: 4 },
+    input('w2', 2 * rowBytes, 2),
+    count('n2', 2),
+  ];
+}
+
 /** A call of each op that is right, argument by argument. T 2, N 3, K 16, V 5, H 4, KV 2, hd 6, capacity 8. */
 export function rightCalls(scope: Scope): Readonly<Record<string, readonly Argument[]>> {
   return {
@@ -116,35 +134,8 @@ export function rightCalls(scope: Scope): Readonly<Record<string, readonly Argum
       count('n', 3),
       count('k', 16),
     ],
-    matmulFused: [
-      input('x', 128),
-      count('tokens', 2),
-      count('k', 16),
-      out('y0', 24),
-      input('w0', 96, 2),
-      count('n0', 3),
-      out('y1', 8),
-      input('w1', 32, 2),
-      count('n1', 1),
-      { name: 'y2', kind: 'optionalOut', bytes: 16, align: 4 },
-      input('w2', 64, 2),
-      count('n2', 2),
-    ],
-    matmul24Fused: [
-      input('x', 128),
-      count('tokens', 2),
-      count('k', 16),
-      out('y0', 24),
-      input('w0', 54, 2),
-      count('n0', 3),
-      out('y1', 8),
-      input('w1', 18, 2),
-      count('n1', 1),
-      { name: 'y2', kind: 'optionalOut', bytes: 16, align: 4 },
-      input('w2', 36, 2),
-      count('n2', 2),
-      { name: 'patches', kind: 'array', value: new Float64Array(0) },
-    ],
+    matmulFused: fusedProducts(32),
+    matmul24Fused: [...fusedProducts(18), { name: 'patches', kind: 'array', value: new Float64Array(0) }],
     matmulMasked: [
       out('y', 36),
       input('x', 192),
