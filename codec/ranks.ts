@@ -7,9 +7,11 @@ import type { PatternTable } from './pattern.js';
 const MAGNITUDE = 0x7fff;
 const MAX_VALUE = 32767;
 
-/** q of FORMAT.md §2 for every difference that there is. */
+/** q of FORMAT.md §2 for every difference that there is: how many of the thresholds, which ascend, it reaches. */
 function countThresholds(...thresholds: readonly number[]): Uint8Array {
-  return Uint8Array.from({ length: MAX_VALUE + 1 }, (_, x) => thresholds.filter((threshold) => threshold <= x).length);
+  const counts = new Uint8Array(MAX_VALUE + 1);
+  thresholds.forEach((threshold, index) => counts.fill(index + 1, threshold));
+  return counts;
 }
 
 const QUARTER = countThresholds(20, 60, 140);
