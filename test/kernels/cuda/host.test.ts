@@ -6,30 +6,29 @@ import { spawnSync, type SpawnSyncReturns } from 'node:child_process';
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { make, noCompiler } from './on-host.js';
 
-const kernels = fileURLToPath(new URL('../../../../kernels/', import.meta.url));
-const cases = `${kernels}build/cuda-host/cases`;
+const cases = fileURLToPath(new URL('../../../../kernels/build/cuda-host/cases', import.meta.url));
 
-function run(command: string, args: readonly string[]): SpawnSyncReturns<string> {
-  return spawnSync(command, args, { encoding: 'utf8', cwd: kernels });
+function run(...args: string[]): SpawnSyncReturns<string> {
+  return spawnSync(cases, args, { encoding: 'utf8' });
 }
 
-const compiler = process.env['CXX'] ?? 'g++';
-if (run(compiler, ['--version']).status !== 0) {
-  test('the CUDA kernels on the host', { skip: `no C++ compiler: ${compiler} is not there` }, () => undefined);
+if (noCompiler !== false) {
+  test('the CUDA kernels on the host', { skip: noCompiler }, () => undefined);
 } else {
-  const built = run('make', ['--silent', 'cuda-host']);
+  const built = make('cuda-host');
   test('the kernels compile for the host', () => {
     assert.equal(built.status, 0, built.stderr);
   });
-  const names = built.status === 0 ? run(cases, ['--list']).stdout.split('\n').filter(Boolean) : [];
+  const names = built.status === 0 ? run('--list').stdout.split('\n').filter(Boolean) : [];
   for (const name of names) {
     test(name, () => {
-      const { status, signal, stderr } = run(cases, [name]);
+      const { status, signal, stderr } = run(name);
       assert.equal(status, 0, `${stderr}${signal ?? ''}`);
     });
   }
   test('a case that is not there is an error', { skip: names.length === 0 }, () => {
-    assert.equal(run(cases, ['nothing']).status, 1);
+    assert.equal(run('nothing').status, 1);
   });
 }

@@ -19,10 +19,13 @@ export const ON_HOST: Environment = {
   MASKSERVE_HOST_GPU_BYTES: String(2 ** 32),
 };
 
-/** Builds what changed; test files that run at once take turns. */
+/** Builds what changed for a target of cuda/host/host.mk; test files that run at once take turns. */
+export function make(target: 'cuda-host' | 'cuda-on-host'): SpawnSyncReturns<string> {
+  return spawnSync('flock', [kernels, 'make', '--silent', target], { cwd: kernels, encoding: 'utf8' });
+}
+
 export function buildOnHost(): void {
-  const make = ['make', '--silent', 'cuda-on-host'];
-  const { status, stderr } = spawnSync('flock', [kernels, ...make], { cwd: kernels, encoding: 'utf8' });
+  const { status, stderr } = make('cuda-on-host');
   assert.equal(status, 0, stderr);
 }
 
