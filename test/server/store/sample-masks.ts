@@ -33,7 +33,17 @@ export interface ContainerOptions {
   readonly parent?: Digest;
 }
 
+const made = new Map<string, Uint8Array>();
+
+/** A copy each time, of bytes that are encoded once. */
 export function sampleContainer(seed: number, options: ContainerOptions = {}): Uint8Array {
+  const key = JSON.stringify([seed, options]);
+  const bytes = made.get(key) ?? encodeSample(seed, options);
+  made.set(key, bytes);
+  return bytes.slice();
+}
+
+function encodeSample(seed: number, options: ContainerOptions): Uint8Array {
   const { base = BASE, matrices = MATRICES, n = 2, m = 4, parent } = options;
   const random = randomFrom(seed);
   const patterns = m === 8 ? 70 : n === 1 ? 4 : 6;
