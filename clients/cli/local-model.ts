@@ -58,6 +58,7 @@ const TOKENS_TO_DRAW_FROM = 4;
 
 /** On the chosen backend, where this thread's ops run from then on. Its caches are those of a server that nobody told otherwise, so that both give the same perplexity. */
 export function openModel({ model, threads, backend }: TextOptions): Model {
+  native.setThreads(threads ?? 0); // of the host, where some things are computed wherever ops run
   native.useBackend(chooseBackend(backend ?? 'cpu').name);
   const kvType = DEFAULT_KV_TYPE;
   return loadModel(model ?? DEFAULT_MODEL, threads === undefined ? { kvType } : { kvType, threads });

@@ -18,3 +18,14 @@ export function chooseBackend(choice: 'auto' | BackendName): ChosenBackend {
   if (choice === 'cuda') throw new Error(`can't run with --backend cuda: ${reason}; "maskctl doctor" says more`);
   return { name: 'cpu', ...(report === '' ? {} : { remark: reason }) };
 }
+
+/** Ops and memory of this thread are the host's while `body` runs. */
+export function onTheHost<T>(body: () => T): T {
+  const { backend } = native.info();
+  native.useBackend('cpu');
+  try {
+    return body();
+  } finally {
+    native.useBackend(backend);
+  }
+}

@@ -3,6 +3,7 @@
  * rounded once to bf16. Shapes are checked against the configuration before anything is used.
  */
 import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
+import { onTheHost } from './backend.js';
 import { mebibytes, WORKING_BYTES } from './device-budget.js';
 import { layerShapes, linearShapes, type LinearRole } from './linear-shapes.js';
 import type { ModelConfig } from './model-config.js';
@@ -142,7 +143,7 @@ class Loader {
   /** (rows, cols) bf16 */
   matrix(name: string, rows: number, cols: number): Handle {
     const tensor = this.find(name, [rows, cols]);
-    return this.onHost.has(name) ? onTheCpu(() => this.bf16Of(tensor)) : this.bf16Of(tensor);
+    return this.onHost.has(name) ? onTheHost(() => this.bf16Of(tensor)) : this.bf16Of(tensor);
   }
 
   private bf16Of(tensor: TensorLocation): Handle {
@@ -230,17 +231,6 @@ class Loader {
   private keep(handle: Handle): Handle {
     this.owned.push(handle);
     return handle;
-  }
-}
-
-/** Ops and memory are the host's while `body` runs. */
-function onTheCpu<T>(body: () => T): T {
-  const { backend } = native.info();
-  native.useBackend('cpu');
-  try {
-    return body();
-  } finally {
-    native.useBackend(backend);
   }
 }
 

@@ -42,12 +42,13 @@ function compactTask(
   let bytes = 0;
   for (const matrix of matricesOf(model.weights)) {
     const nibbles = nibblesOf(matrix);
-    const [meta, packed] = [native.alloc(nibbles.length), native.alloc(nibbles.length * 9)];
+    const packedBytes = native.packedBytes(matrix.rows, matrix.cols);
+    const [meta, packed] = [native.alloc(nibbles.length), native.alloc(packedBytes)];
     native.write(meta, 0, nibbles);
     native.compress24(packed, weightOf(matrix), meta, matrix.rows, matrix.cols);
     native.free(meta);
     matrices[matrix.name] = { packed };
-    bytes += nibbles.length * 9;
+    bytes += packedBytes;
   }
   return { digest: '', matrices, bytes };
 }

@@ -5,8 +5,10 @@
 import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
 import type { Mask, MaskSet } from '../../codec/mask-set.js';
 import { nibblesToSymbols, type PatternTable } from '../../codec/pattern.js';
+import { onTheHost } from '../engine/backend.js';
 import type { Model } from '../engine/model.js';
 import { matricesOf, type DenseMatrix } from '../engine/weights.js';
+import { Buffers } from './activations.js';
 import { calibrate, inputGroupsOf, statisticBytes, type Calibration, type Statistic } from './calibrate.js';
 import { bestPatterns, isTwoOfFour, TWO_OF_FOUR } from './n-of-m.js';
 import { InputHessian } from './sparsegpt.js';
@@ -93,12 +95,7 @@ function prunerOf(
   if (method === 'wanda') return (matrix) => wandaMask(matrix, statistic, tokens, pattern);
   const into = (matrix: DenseMatrix): Handle => updated?.(matrix) ?? NO_BUFFER;
   if (isTwoOfFour(pattern)) {
-    return (matrix) => {
-      const { rows, cols, weight } = matrix;
-      return maskOf(matrix, (meta) =>
-        native.sparsegpt24(meta, into(matrix), weight, statistic, tokens, rows, cols, damp),
-      );
-    };
+    return (matrix) => sparseGptMask(matrix, { gram: statistic, tokens, damp }, into(matrix));
   }
   const gram = new Float64Array(first.cols * first.cols);
   native.read(statistic, 0, gram);
@@ -109,6 +106,35 @@ function prunerOf(
     if (buffer !== NO_BUFFER) writeBf16(buffer, pruned.updated);
     return { name: matrix.name, rows: matrix.rows, cols: matrix.cols, symbols: pruned.symbols };
   };
+}
+
+/** SparseGPT runs on the host: a GPU's operands are copied there, and what it updated comes back. */
+function sparseGptMask(
+  matrix: DenseMatrix,
+  { gram, tokens, damp }: { readonly gram: Handle; readonly tokens: number; readonly damp: number },
+  updated: Handle,
+): Mask {
+  const { rows, cols, weight } = matrix;
+  const prune = (w: Handle, xx: Handle, out: Handle): Mask =>
+    maskOf(matrix, (meta) => native.sparsegpt24(meta, out, w, xx, tokens, rows, cols, damp));
+  if (native.info().device === null) return prune(weight, gram, updated);
+  return onTheHost(() => {
+    const buffers = new Buffers();
+    const copyOf = (buffer: Handle): Handle => {
+      const bytes = native.byteLength(buffer);
+      const copy = buffers.alloc(bytes);
+      native.copy(copy, 0, buffer, 0, bytes);
+      return copy;
+    };
+    try {
+      const out = updated === NO_BUFFER ? NO_BUFFER : copyOf(updated);
+      const mask = prune(copyOf(weight), copyOf(gram), out);
+      if (out !== NO_BUFFER) native.copy(updated, 0, out, 0, native.byteLength(out));
+      return mask;
+    } finally {
+      buffers.dispose();
+    }
+  });
 }
 
 function wandaMask(matrix: DenseMatrix, sums: Handle, tokens: number, pattern: PatternTable): Mask {

@@ -33,6 +33,7 @@ for (const [file, lines] of [
   ['training', ['cublaslt multiplies TN', 'cublaslt multiplies NN', 'cublaslt multiplies NT']],
   ['masks', ['cusparselt multiplies']],
   ['loads', ['cusparselt multiplies']],
+  ['priors', ['cusparselt multiplies']],
 ] as const) {
   test(`gpu/${file}.test.js passes through them, none of its tests skipped`, { skip }, () => {
     const run = runGpuTests(`${file}.test.js`, both);
