@@ -104,7 +104,7 @@ export function describeStart(event: TrainStarted): string {
   const from = resumedFrom > 0 ? ` (${resumedFrom} of them done before)` : '';
   return [
     `${event.task}: ${steps} steps${from} at a peak rate of ${learningRate.toPrecision(3)}, ${formatCount(event.trainTokens)} tokens to train on, ${formatCount(event.heldOutTokens)} held out`,
-    `memory: ${mib(memory.learnerBytes)} for what is learned (${memory.bytesPerWeight.toFixed(1)} bytes a weight), ${mib(memory.activationBytes)} of activations${memory.recomputes ? ', recomputed layer by layer' : ''}`,
+    `memory (${event.backend}): ${mib(memory.learnerBytes)} for what is learned (${memory.bytesPerWeight.toFixed(1)} bytes a weight), ${mib(memory.activationBytes)} of activations${memory.recomputes ? ', recomputed layer by layer' : ''}`,
     ...(event.teacher
       ? [
           `teacher: perplexity ${event.teacher.perplexity.toFixed(2)} on the held-out text, ${mib(event.teacher.bytes)} of memory`,

@@ -4,6 +4,16 @@ import type { DeviceMemory } from './types.js';
 /** For activations, workspaces of the matrix libraries and one matrix at full size: the most that ops take beside buffers. */
 export const WORKING_BYTES = 768 * 2 ** 20;
 
+/** A GPU has not the room. `message`: what was expected, and what can be done where nobody knows better. */
+export class DeviceFull extends Error {
+  constructor(
+    readonly expected: string,
+    wayOut: string,
+  ) {
+    super(`${expected}; ${wayOut}`);
+  }
+}
+
 /**
  * Bytes for resident tasks: `wanted`, or all that is left. Throws one line with the figures where it can't be had.
  * @param device its memory after the weights were loaded

@@ -71,6 +71,11 @@ export class Forward {
     this.logits = this.keep(native.alloc(Math.min(HEAD_ROWS, CHUNK_TOKENS) * vocab * F32));
   }
 
+  /** Memory that it holds where ops run. */
+  get bytes(): number {
+    return this.owned.reduce((sum, handle) => sum + native.byteLength(handle), 0);
+  }
+
   /** Calls `hook` with the input of every linear layer until it is set to undefined. */
   observe(hook: InputHook | undefined): void {
     this.hook = hook;

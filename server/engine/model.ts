@@ -8,7 +8,7 @@ import { readModelConfig, type ModelConfig } from './model-config.js';
 import { locateTensors } from './safetensors.js';
 import { loadTokenizer, type ModelTokenizer } from './tokenizer.js';
 import type { MaskableMatrix, ModelInfo } from './types.js';
-import { loadWeights, matricesOf, type DenseMatrix, type ModelWeights } from './weights.js';
+import { loadWeights, matricesOf, type DenseMatrix, type ModelWeights, type WeightsPlace } from './weights.js';
 
 /** Without --max-context, the rotary tables and the largest cache stop here: a longer context is asked for by name. */
 const DEFAULT_CONTEXT_LIMIT = 8192;
@@ -25,15 +25,14 @@ export interface Model {
   dispose(): void;
 }
 
-/** Loads `directory`; denseOnHost: on a GPU, only what is not masked is copied there. Throws one line that says which file, field or tensor can't be run and why. */
+/** Loads `directory`. Throws one line that says which file, field or tensor can't be run and why; DeviceFull where a GPU has not the room. */
 export function loadModel(
   directory: string,
   options: {
     readonly threads?: number;
     readonly maxContext?: number;
-    readonly denseOnHost?: boolean;
     readonly kvType?: KvType;
-  } = {},
+  } & WeightsPlace = {},
 ): Model {
   const path = resolve(directory);
   if (!existsSync(path)) throw new Error(`expected a model directory at ${path}, but there is none; check --model`);
@@ -41,7 +40,7 @@ export function loadModel(
   const config = readModelConfig(path);
   const tensors = locateTensors(path);
   const denseOnHost = options.denseOnHost === true && native.info().device !== null;
-  const weights = loadWeights(config, tensors, denseOnHost);
+  const weights = loadWeights(config, tensors, { ...options, denseOnHost });
   const contextLength = Math.min(config.context, options.maxContext ?? DEFAULT_CONTEXT_LIMIT);
   const tokenizer = loadTokenizer(path, config);
   const forward = new Forward(config, weights, contextLength);

@@ -4,7 +4,7 @@
  */
 import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
 import { onTheHost } from './backend.js';
-import { mebibytes, WORKING_BYTES } from './device-budget.js';
+import { DeviceFull, mebibytes, WORKING_BYTES } from './device-budget.js';
 import { layerShapes, linearShapes, type LinearRole } from './linear-shapes.js';
 import type { ModelConfig } from './model-config.js';
 import type { TensorLocation } from './safetensors.js';
@@ -53,17 +53,26 @@ export interface ModelWeights {
   readonly dispose: () => void;
 }
 
+/** Where weights go on a machine with a GPU. */
+export interface WeightsPlace {
+  /** The linear layers' matrices stay in host memory, wherever ops run. */
+  readonly denseOnHost?: boolean;
+  /** The most that may be taken of the GPU; undefined: what is free. */
+  readonly deviceBytes?: number;
+}
+
 /**
- * Loads every tensor that `config` asks for; `denseOnHost`: the linear layers' matrices into host memory, wherever ops run. Throws naming the
- * tensor, the shape expected and the one found.
+ * Loads every tensor that `config` asks for. Throws naming the tensor, the shape expected and the one found; DeviceFull before anything is uploaded to a GPU that has
+ * not the room.
  */
 export function loadWeights(
   config: ModelConfig,
   tensors: ReadonlyMap<string, TensorLocation>,
-  denseOnHost = false,
+  { denseOnHost = false, deviceBytes = Infinity }: WeightsPlace = {},
 ): ModelWeights {
   const onHost = new Set(denseOnHost ? linearShapes(config).map(({ name }) => name) : []);
-  refuseIfTooLarge([...tensors].filter(([name]) => !onHost.has(name)).map(([, tensor]) => tensor));
+  const uploaded = [...tensors].filter(([name]) => !onHost.has(name)).map(([, tensor]) => tensor);
+  refuseIfTooLarge(uploaded, deviceBytes);
   const loader = new Loader(tensors, onHost);
   try {
     const { hidden, vocab } = config;
@@ -84,17 +93,18 @@ export function matricesOf({ layers, masked }: ModelWeights): DenseMatrix[] {
   return masked ? all.filter(({ name }) => masked.has(name)) : all;
 }
 
-/** A GPU has what it has: before anything is uploaded. */
-function refuseIfTooLarge(uploaded: readonly TensorLocation[]): void {
+/** A GPU has what it has. */
+function refuseIfTooLarge(uploaded: readonly TensorLocation[], deviceBytes: number): void {
   const { device } = native.info();
   if (device === null) return;
   let bytes = 0;
   for (const tensor of uploaded) bytes += tensor.bytes;
-  const { freeBytes } = native.memory();
+  const freeBytes = Math.min(deviceBytes, native.memory().freeBytes);
   if (bytes + WORKING_BYTES <= freeBytes) return;
-  throw new Error(
+  throw new DeviceFull(
     `can't run this model on ${device}: expected room for its ${mebibytes(bytes)} of weights and ${mebibytes(WORKING_BYTES)} of working memory, ` +
-      `but ${mebibytes(freeBytes)} are free; use --dense-weights host, --backend cpu, or a GPU with more memory`,
+      `but ${mebibytes(freeBytes)} are free`,
+    'use --dense-weights host, --backend cpu, or a GPU with more memory',
   );
 }
 

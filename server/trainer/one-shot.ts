@@ -53,7 +53,7 @@ export function oneShotMask(model: Model, options: OneShotOptions): MaskSet {
 }
 
 function pruneCalibrated(model: Model, options: OneShotOptions, keep: (matrix: DenseMatrix, mask: Mask) => void): void {
-  const statistic: Statistic = options.method === 'wanda' ? 'sumSquares' : 'gram';
+  const statistic = statisticOf(options.method);
   const batches = batchesWithin(model, statistic, options.memoryBytes);
   const steps = batches.length * options.windows.length;
   let done = 0;
@@ -66,6 +66,19 @@ function pruneCalibrated(model: Model, options: OneShotOptions, keep: (matrix: D
     };
     calibrate(model, groups, options.windows, statistic, use, () => options.onProgress?.(++done, steps));
   }
+}
+
+function statisticOf(method: OneShotMethod): Statistic {
+  return method === 'wanda' ? 'sumSquares' : 'gram';
+}
+
+/** Bytes of the statistics that `oneShotMask` holds at once. */
+export function calibrationBytes(model: Model, method: OneShotMethod): number {
+  if (method === 'magnitude') return 0;
+  const statistic = statisticOf(method);
+  const bytesOf = (groups: DenseMatrix[][]): number =>
+    groups.reduce((sum, group) => sum + statisticBytes(statistic, (group[0] as DenseMatrix).cols), 0);
+  return Math.max(...batchesWithin(model, statistic).map(bytesOf));
 }
 
 /** Input groups of all that may be masked, cut where their statistics exceed the budget. */

@@ -1,4 +1,5 @@
 /** What opens a run and closes it, whatever it learns: memory that is checked first, text, teacher, the loop of steps, and what a person is told before the first. */
+import { native } from '../../kernels/index.js';
 import type { Model } from '../engine/model.js';
 import { matricesOf } from '../engine/weights.js';
 import type { CheckpointOptions } from './checkpoint.js';
@@ -8,9 +9,10 @@ import { maskedParameters, withDenseRest } from './kept-dense.js';
 import type { Learner } from './learner.js';
 import type { AdamWSettings, Schedule } from './optimizer.js';
 import * as setup from './run-learner.js';
+import { checkMemory } from './run-memory.js';
 import type { Look, SaveOptions, StepsOptions } from './run-steps.js';
 import { guardSequences, readRunText, type RunText, type TextRequest, type TextSettings } from './run-text.js';
-import { ofRunItself, openTeacher, TEACHER_BYTES_PER_WEIGHT, type Teacher, type TeacherChoice } from './teacher.js';
+import { ofRunItself, openTeacher, type Teacher, type TeacherChoice } from './teacher.js';
 import { Training } from './training.js';
 import type { TrainStarted } from './types.js';
 
@@ -21,6 +23,8 @@ export interface OpeningOptions {
   readonly checkpoint?: CheckpointOptions & Pick<SaveOptions, 'everySeconds'>;
   /** Activations that may be kept; above it layers are recomputed. Same numbers either way. */
   readonly activationBytes?: number;
+  /** Of a GPU: the most that the run and its model may take there; undefined: what is free. */
+  readonly deviceBytes?: number;
   /** What happens before the first step: the stage, and how far it is. */
   readonly onProgress?: (stage: string, done: number, of: number) => void;
 }
@@ -33,6 +37,10 @@ export interface RunPlan {
   readonly learningRate: number;
   /** Of what is learned, for each weight under the mask. */
   readonly bytesPerWeight: number;
+  /** Of what is gathered to find where it starts. */
+  readonly startBytes: number;
+  /** Loaded beside the student and its teacher. */
+  readonly models: number;
 }
 
 /** What the steps need of a run. */
@@ -49,11 +57,13 @@ export class OpenedRun {
   private readonly activationBytes: number;
   private readonly owned: Owned[] = [];
 
-  /** Reads the text and opens the teacher. Throws one line when the machine can't hold the run, on text or teacher; TrainingStopped while a teacher is tuned. */
+  /** Reads the text and opens the teacher. Throws one line when the machine can't hold the run (DeviceFull: its GPU), on text or teacher; TrainingStopped while a teacher is tuned. */
   static async open(model: Model, masked: Model, plan: RunPlan, options: OpeningOptions): Promise<OpenedRun> {
-    const { settings, bytesPerWeight } = plan;
-    const { teacher: choice, activationBytes = ACTIVATION_BYTES, onProgress } = options;
-    setup.checkMemory(masked, settings, bytesPerWeight + (choice ? TEACHER_BYTES_PER_WEIGHT : 0), activationBytes);
+    const { settings, bytesPerWeight, startBytes, models } = plan;
+    const { teacher: choice, activationBytes = ACTIVATION_BYTES, deviceBytes, onProgress } = options;
+    const teachers = choice ? 1 + Number(choice.base !== undefined) : 0;
+    const needs = { shape: settings, bytesPerWeight, startBytes, activationBytes, teachers, models };
+    checkMemory(model, masked, needs, deviceBytes);
     const text = readRunText(model, plan.text, settings, (done, of) => onProgress?.('reading text', done, of));
     const { batch, seq, seed } = settings;
     const teacher = choice && (await openTeacher(model, choice, { ...options, text, batch, seq, seed }));
@@ -110,6 +120,7 @@ export class OpenedRun {
       task: plan.task,
       steps: training.steps,
       resumedFrom: from,
+      backend: native.info().backend,
       trainTokens: text.trainTokens,
       heldOutTokens: text.heldOutTokens,
       learningRate: plan.learningRate,
@@ -118,7 +129,7 @@ export class OpenedRun {
         activationBytes: training.bytes - learner.bytes,
         learnerBytes: learner.bytes,
         bytesPerWeight: learner.bytes / maskedParameters(this.masked),
-        recomputes: setup.recomputes(this.model, plan.settings, this.activationBytes),
+        recomputes: training.recomputes,
       },
       ...(teacher ? { teacher: { perplexity: teacher.perplexity, bytes: teacher.bytes } } : {}),
     };

@@ -9,7 +9,7 @@ import { loadModel, type Model } from '../engine/model.js';
 import { matricesOf } from '../engine/weights.js';
 import { Checkpoint, openSaved, type RunIdentity } from './checkpoint.js';
 import { average, perplexities } from './held-out.js';
-import { maskedLayersOf } from './kept-dense.js';
+import { maskedLayersOf, maskedParameters } from './kept-dense.js';
 import { KEPT_WEIGHTS_BYTES_PER_WEIGHT, type KeptWeights } from './kept-weights.js';
 import { hasKl, klWeightAt, totalSteps } from './loss-schedule.js';
 import { byMatrix, codesOfSet, type NibblesByName } from './nibbles.js';
@@ -18,11 +18,15 @@ import { originalStart, sparseGptStart, type Start } from './prepare-start.js';
 import type { PreparedRow, PrepareEvent, PrepareFinished, PrepareRequest } from './prepare-types.js';
 import { GENERAL_TASK, writePreparedModel, type PreparedFiles } from './prepared-model.js';
 import { refinedStart } from './refined-start.js';
+import { priorBytes } from './run-prior.js';
 import { runSteps, type StepsOptions } from './run-steps.js';
 import type { HeldOutText } from './run-text.js';
 import { checkTeacher } from './teacher.js';
 import type { Training } from './training.js';
 import type { TrainStarted } from './types.js';
+
+/** Of an updated weight. */
+const BF16 = 2;
 
 export interface PrepareOptions extends OpeningOptions {
   /** Directory that is made; an empty one may be there. */
@@ -43,7 +47,7 @@ export async function* runPrepare(
   const began = performance.now();
   checkRequest(model, request, options);
   const masked = maskedLayersOf(model, request.settings.keepDense);
-  const opened = await OpenedRun.open(model, masked, planOf(request), options);
+  const opened = await OpenedRun.open(model, masked, planOf(request, masked, options.mask), options);
   try {
     const run = new PrepareRun(opened, model, request, options);
     yield run.started();
@@ -63,13 +67,15 @@ function checkRequest(model: Model, { sources, settings }: PrepareRequest, { mas
   if (teacher) checkTeacher(model, teacher, hasKl(settings.phases));
 }
 
-function planOf({ sources, heldOut, settings }: PrepareRequest): RunPlan {
+function planOf({ sources, heldOut, settings }: PrepareRequest, masked: Model, mask: MaskSet | undefined): RunPlan {
   return {
     task: GENERAL_TASK,
     text: { sources, guards: heldOut },
     settings: { ...settings, steps: totalSteps(settings.phases) },
     learningRate: settings.learningRate,
     bytesPerWeight: KEPT_WEIGHTS_BYTES_PER_WEIGHT,
+    startBytes: mask ? 0 : priorBytes(masked, 'sparsegpt') + BF16 * maskedParameters(masked),
+    models: 1,
   };
 }
 

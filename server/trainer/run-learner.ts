@@ -1,19 +1,15 @@
-/** Settings → the learner of a mask, its optimizer and its memory. */
-import type { Model } from '../engine/model.js';
-import { totalmem } from 'node:os';
-import { layerBytes } from './activations.js';
+/** Settings → the learner of a mask and its optimizer. */
 import { Gumbel } from './gumbel.js';
 import { CHURN_BYTES_PER_SCORE, type ChurnSettings } from './churn-penalty.js';
 import { LARGEST_STEP } from './defaults.js';
-import { maskedParameters } from './kept-dense.js';
 import type { Learner } from './learner.js';
 import { patternNamed, patternOf, type MaskedModel } from './n-of-m.js';
 import { parameterBytes, scheduleShare, scheduleSum, type AdamWSettings, type Schedule } from './optimizer.js';
 import type { CodesByName } from './nibbles.js';
+import type { RunShape } from './run-memory.js';
 import { StraightThrough, straightThroughBytesPerWeight } from './straight-through.js';
 import type { MaskTrainingSettings } from './types.js';
 
-const F32 = 4;
 const BF16 = 2;
 
 /** `start`: the mask to start from; undefined (gumbel alone): random logits. */
@@ -92,25 +88,6 @@ export function optimizerOf(settings: AdamWSettings & RunShape): AdamWSettings {
   return { beta1, beta2, epsilon, relativeEpsilon, curvature: perGradient, weightDecay, clip };
 }
 
-export interface RunShape {
-  readonly batch: number;
-  readonly seq: number;
-}
-
-/** Throws one line when the machine can't hold the run, before anything is allocated. */
-export function checkMemory(masked: Model, shape: RunShape, bytesPerWeight: number, activationBytes: number): void {
-  const all = allLayersBytes(masked, shape);
-  const { layers, hidden } = masked.config;
-  const residual = layers * shape.batch * shape.seq * hidden * F32;
-  const kept = residual + (all > activationBytes ? all / layers : all);
-  const needed = kept + maskedParameters(masked) * bytesPerWeight;
-  if (needed <= totalmem()) return;
-  const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
-  throw new Error(
-    `expected ${gib(needed)} of memory for this run (${gib(kept)} of activations, ${bytesPerWeight.toFixed(1)} bytes for each weight under the mask), but the machine has ${gib(totalmem())}; lower --batch, --seq or --activation-bytes, or keep layers dense`,
-  );
-}
-
 /** Bytes a weight under the mask. Gumbel: a logit for each pattern of a group, soft-masked copy. */
 export function learnerBytesPerWeight({ method, rate, maxBits, pattern, beta1 }: MaskTrainingSettings): number {
   const table = patternNamed(pattern);
@@ -118,14 +95,4 @@ export function learnerBytesPerWeight({ method, rate, maxBits, pattern, beta1 }:
   const parameter = parameterBytes(beta1) + priced;
   if (method === 'gumbel') return (parameter * table.count) / table.m + BF16;
   return parameter + straightThroughBytesPerWeight(table);
-}
-
-/** Whether activations of all layers exceed the budget, so that the backward pass recomputes them. */
-export function recomputes(model: Model, shape: RunShape, activationBytes: number): boolean {
-  return allLayersBytes(model, shape) > activationBytes;
-}
-
-/** Every layer runs, masked or not. */
-function allLayersBytes({ config }: Model, { batch, seq }: RunShape): number {
-  return layerBytes(config, { batch, tokens: seq }) * config.layers;
 }

@@ -5,7 +5,7 @@ import { CALIBRATION_DAMP, CALIBRATION_WINDOWS } from './defaults.js';
 import { isTwoOfFour, patternOf, type MaskedModel } from './n-of-m.js';
 import { codesOfSet, type CodesByName } from './nibbles.js';
 import { refineMasks } from './refine.js';
-import { oneShotMask, type OneShotMethod, type OneShotOptions } from './one-shot.js';
+import { calibrationBytes, oneShotMask, type OneShotMethod, type OneShotOptions } from './one-shot.js';
 
 /** Tokens of a calibration window at most: one chunk of the engine. */
 const WINDOW_TOKENS = 256;
@@ -39,6 +39,11 @@ export function oneShotPrior(
     oneShotMask(masked, { method, windows, damp: CALIBRATION_DAMP, pattern, ...hooks }),
   );
   return refine > 0 ? refineMasks(model, masked, pruned, windows, refine, hooks.onProgress).nibbles : pruned;
+}
+
+/** Bytes of the statistics that it takes. Refining swaps on SparseGPT's. */
+export function priorBytes(masked: MaskedModel, method: OneShotMethod, refine = 0): number {
+  return calibrationBytes(masked, refine > 0 ? 'sparsegpt' : method);
 }
 
 /** Windows of the training text that one-shot pruning looks at. */

@@ -16,7 +16,7 @@ import { byMatrix, codesOfSet, gatherCodes, maskSetOf, type CodesByName } from '
 import { OpenedRun, type OpeningOptions, type RunPlan } from './opened-run.js';
 import { bitsPerParameter, changedShare } from './rate.js';
 import * as setup from './run-learner.js';
-import { oneShotPrior } from './run-prior.js';
+import { oneShotPrior, priorBytes } from './run-prior.js';
 import { runSteps, type StepsOptions } from './run-steps.js';
 import { checkTeacher } from './teacher.js';
 import type { Training } from './training.js';
@@ -39,7 +39,7 @@ export async function* runTraining(
   const began = performance.now();
   checkRequest(model, request, options);
   const masked = maskedLayersOf(model, request.settings.keepDense, patternNamed(request.settings.pattern));
-  const opened = await OpenedRun.open(model, masked, planOf(request), options);
+  const opened = await OpenedRun.open(model, masked, planOf(request, masked, options.parent), options);
   try {
     const run = new MaskRun(opened, model, masked, request, options.parent);
     yield run.started();
@@ -52,13 +52,20 @@ export async function* runTraining(
   }
 }
 
-function planOf({ task, sources, guards, settings }: TrainRequest): RunPlan {
+function planOf(
+  { task, sources, guards, settings }: TrainRequest,
+  masked: MaskedModel,
+  parent: MaskSet | undefined,
+): RunPlan {
+  const { prior, refine } = settings;
   return {
     task,
     text: { sources, guards },
     settings,
     learningRate: setup.peakLearningRate(settings),
     bytesPerWeight: setup.learnerBytesPerWeight(settings),
+    startBytes: parent || prior === 'none' ? 0 : priorBytes(masked, prior, refine),
+    models: 0,
   };
 }
 

@@ -53,9 +53,6 @@ export interface TaughtRun extends TuneOptions {
   readonly seed: number;
 }
 
-/** Bytes a weight that a teacher may take: merged matrices, bf16. */
-export const TEACHER_BYTES_PER_WEIGHT = 2;
-
 /** The numbers that the pass runs both models by. */
 const SHAPE: readonly (keyof ModelConfig)[] = [
   ...(['layers', 'hidden', 'ffn', 'heads', 'kvHeads', 'headDim', 'vocab'] as const),

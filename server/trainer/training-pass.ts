@@ -6,15 +6,7 @@ import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
 import type { Model } from '../engine/model.js';
 import { ropeTables } from '../engine/rope.js';
 import type { ModelWeights } from '../engine/weights.js';
-import {
-  allocateLayer,
-  allocateScratch,
-  Buffers,
-  layerBytes,
-  type BatchShape,
-  type LayerActivations,
-  type Scratch,
-} from './activations.js';
+import { Buffers, type LayerActivations } from './activations.js';
 import {
   denseWeights,
   layerBackward,
@@ -23,10 +15,9 @@ import {
   type LayerContext,
   type WeightsOf,
 } from './layer-pass.js';
+import { allocatePass, recomputes, type PassBuffers, type PassOptions } from './pass-buffers.js';
 
 const F32 = 4;
-/** Logits that are in memory at once, for the student and as much again for the teacher. */
-const LOGIT_BYTES = 64 << 20;
 
 /** Mean over the batch's tokens, nats. `loss` is what the gradient is of. */
 export interface Losses {
@@ -43,25 +34,11 @@ export interface LossShare {
   readonly klWeight: number;
 }
 
-export interface PassOptions extends BatchShape {
-  /** Bytes that kept activations may take; above it layers are recomputed in the backward pass. */
-  readonly activationBytes: number;
-}
-
 export class TrainingPass {
   /** True: only layer inputs are kept. */
   readonly recomputes: boolean;
   private readonly buffers = new Buffers();
-  private readonly inputs: readonly Handle[]; // layers + 1 of (rows, D): the residual stream
-  private readonly kept: readonly LayerActivations[];
-  private readonly scratch: Scratch;
-  private readonly cos: Handle;
-  private readonly sin: Handle;
-  private readonly hidden: Handle; // (rows, D) after the final norm
-  private readonly teacherHidden: Handle; // (rows, D)
-  private readonly logits: Handle; // (logitRows, V)
-  private readonly teacherLogits: Handle;
-  private readonly logitRows: number;
+  private readonly at: PassBuffers;
   private readonly rows: number;
   /** (V, D) bf16 of the teacher seen last. */
   private teacherHead: Handle = NO_BUFFER;
@@ -72,21 +49,11 @@ export class TrainingPass {
   ) {
     const { config } = model;
     this.rows = options.batch * options.tokens;
-    this.recomputes = layerBytes(config, options) * config.layers > options.activationBytes;
-    const stream = (): Handle => this.buffers.f32(this.rows * config.hidden);
-    this.inputs = Array.from({ length: config.layers + 1 }, stream);
-    const sets = this.recomputes ? 1 : config.layers;
-    const allocated = Array.from({ length: sets }, () => allocateLayer(this.buffers, config, options));
-    this.kept = Array.from({ length: config.layers }, (_, i) => allocated[i % sets] as LayerActivations);
-    this.scratch = allocateScratch(this.buffers, config, options);
+    this.recomputes = recomputes(config, options);
+    this.at = allocatePass(this.buffers, config, options);
     const tables = ropeTables(config.rope, config.headDim, options.tokens);
-    this.cos = this.filled(tables.cos);
-    this.sin = this.filled(tables.sin);
-    this.hidden = stream();
-    this.teacherHidden = stream();
-    this.logitRows = Math.max(1, Math.min(this.rows, Math.floor(LOGIT_BYTES / (config.vocab * F32))));
-    this.logits = this.buffers.f32(this.logitRows * config.vocab);
-    this.teacherLogits = this.buffers.f32(this.logitRows * config.vocab);
+    native.write(this.at.cos, 0, tables.cos);
+    native.write(this.at.sin, 0, tables.sin);
   }
 
   /** Native memory that this pass holds. */
@@ -100,7 +67,7 @@ export class TrainingPass {
    */
   teach(ids: Int32Array, teacher: ModelWeights): void {
     this.forward(ids, teacher, denseWeights);
-    this.finalNorm(this.teacherHidden, teacher);
+    this.finalNorm(this.at.teacherHidden, teacher);
     this.teacherHead = teacher.head;
   }
 
@@ -114,14 +81,14 @@ export class TrainingPass {
   ): Losses {
     const { config, weights } = this.model;
     this.forward(ids, weights, weightsOf);
-    this.finalNorm(this.hidden, weights);
+    this.finalNorm(this.at.hidden, weights);
     const losses = this.headBackward(targets, shares);
-    const last = this.inputs[config.layers] as Handle;
-    native.zero(this.scratch.d);
+    const last = this.at.inputs[config.layers] as Handle;
+    native.zero(this.at.scratch.d);
     native.rmsnormBackward(
-      this.scratch.d,
+      this.at.scratch.d,
       NO_BUFFER,
-      this.scratch.dh,
+      this.at.scratch.dh,
       last,
       weights.norm,
       this.rows,
@@ -138,24 +105,24 @@ export class TrainingPass {
 
   private forward(ids: Int32Array, weights: ModelWeights, weightsOf: WeightsOf): void {
     const { config } = this.model;
-    native.embed(this.inputs[0] as Handle, weights.embedding, ids, config.vocab, config.hidden);
+    native.embed(this.at.inputs[0] as Handle, weights.embedding, ids, config.vocab, config.hidden);
     for (let index = 0; index < config.layers; index++) {
-      const [x, out] = [this.inputs[index] as Handle, this.inputs[index + 1] as Handle];
-      layerForward(this.context(index, weights), out, x, this.kept[index] as LayerActivations, weightsOf);
+      const [x, out] = [this.at.inputs[index] as Handle, this.at.inputs[index + 1] as Handle];
+      layerForward(this.context(index, weights), out, x, this.at.kept[index] as LayerActivations, weightsOf);
     }
   }
 
   private backward(index: number, weightsOf: WeightsOf, sink: GradientSink): void {
     const context = this.context(index, this.model.weights);
-    const [x, kept] = [this.inputs[index] as Handle, this.kept[index] as LayerActivations];
+    const [x, kept] = [this.at.inputs[index] as Handle, this.at.kept[index] as LayerActivations];
     // the layer's output is not needed any more: recomputing overwrites it with the same values
-    if (this.recomputes) layerForward(context, this.inputs[index + 1] as Handle, x, kept, weightsOf);
-    layerBackward(context, x, kept, this.scratch, weightsOf, sink);
+    if (this.recomputes) layerForward(context, this.at.inputs[index + 1] as Handle, x, kept, weightsOf);
+    layerBackward(context, x, kept, this.at.scratch, weightsOf, sink);
   }
 
   private finalNorm(out: Handle, weights: ModelWeights): void {
     const { config } = this.model;
-    const last = this.inputs[config.layers] as Handle;
+    const last = this.at.inputs[config.layers] as Handle;
     native.rmsnorm(out, last, weights.norm, this.rows, config.hidden, config.normEps);
   }
 
@@ -165,7 +132,7 @@ export class TrainingPass {
     for (const { rows, klWeight } of shares) {
       const end = first + rows;
       while (first < end) {
-        const count = Math.min(this.logitRows, end - first);
+        const count = Math.min(this.at.logitRows, end - first);
         const sums = this.blockBackward(targets.subarray(first, first + count), first, klWeight);
         lm += sums.lm;
         kl += sums.kl;
@@ -182,14 +149,14 @@ export class TrainingPass {
     const { hidden, vocab } = config;
     const count = targets.length;
     const block = (base: Handle): Handle => native.view(base, first * hidden * F32, count * hidden * F32);
-    const views = [block(this.hidden), block(this.teacherHidden), block(this.scratch.dh)] as const;
+    const views = [block(this.at.hidden), block(this.at.teacherHidden), block(this.at.scratch.dh)] as const;
     const [h, teacher, dh] = views;
     const asks = klWeight > 0;
-    native.linear(this.logits, h, weights.head, 'bf16', count, vocab, hidden);
-    if (asks) native.linear(this.teacherLogits, teacher, this.teacherHead, 'bf16', count, vocab, hidden);
-    const teacherLogits = asks ? this.teacherLogits : NO_BUFFER;
-    const sums = native.lossBackward(this.logits, teacherLogits, targets, count, vocab, klWeight, this.rows);
-    native.linearBackwardInput(dh, this.logits, weights.head, 'bf16', count, vocab, hidden, false);
+    native.linear(this.at.logits, h, weights.head, 'bf16', count, vocab, hidden);
+    if (asks) native.linear(this.at.teacherLogits, teacher, this.teacherHead, 'bf16', count, vocab, hidden);
+    const teacherLogits = asks ? this.at.teacherLogits : NO_BUFFER;
+    const sums = native.lossBackward(this.at.logits, teacherLogits, targets, count, vocab, klWeight, this.rows);
+    native.linearBackwardInput(dh, this.at.logits, weights.head, 'bf16', count, vocab, hidden, false);
     for (const view of views) native.free(view);
     return sums;
   }
@@ -198,12 +165,6 @@ export class TrainingPass {
     const { config } = this.model;
     const layer = weights.layers[index];
     if (!layer) throw new RangeError(`expected a layer below ${config.layers} but received ${index}`);
-    return { config, shape: this.options, cos: this.cos, sin: this.sin, layer, index };
-  }
-
-  private filled(values: Float32Array): Handle {
-    const handle = this.buffers.f32(values.length);
-    native.write(handle, 0, values);
-    return handle;
+    return { config, shape: this.options, cos: this.at.cos, sin: this.at.sin, layer, index };
   }
 }

@@ -6,8 +6,9 @@ import type { Model } from '../engine/model.js';
 import type { ModelWeights } from '../engine/weights.js';
 import type { WeightLearner } from './learner.js';
 import { adamwStep, DivergenceError, scheduleShare, type AdamWSettings, type Schedule } from './optimizer.js';
+import type { PassOptions } from './pass-buffers.js';
 import { drawBatch, type BatchPart } from './streams.js';
-import { TrainingPass, type Losses, type LossShare, type PassOptions } from './training-pass.js';
+import { TrainingPass, type Losses, type LossShare } from './training-pass.js';
 
 export interface TrainingSettings extends PassOptions {
   readonly schedule: Schedule;
@@ -58,6 +59,11 @@ export class Training {
 
   get finished(): boolean {
     return this.done >= this.steps;
+  }
+
+  /** Whether layers are recomputed in the backward pass. */
+  get recomputes(): boolean {
+    return this.pass.recomputes;
   }
 
   /** Native memory of activations, parameters and optimizer state. */

@@ -92,6 +92,8 @@ export interface TrainStarted {
   readonly steps: number;
   /** Steps that an earlier run had done. */
   readonly resumedFrom: number;
+  /** Where it trains. */
+  readonly backend: 'cpu' | 'cuda';
   readonly trainTokens: number;
   readonly heldOutTokens: number;
   readonly learningRate: number;

@@ -1,19 +1,19 @@
 /** `maskctl train --backend cuda` learns what `--backend cpu` learns, and what it learns with stays on the device. */
 import assert from 'node:assert/strict';
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { decodeMaskSet } from '../../codec/decode.js';
 import { native, type BackendName } from '../../kernels/index.js';
+import { WORKING_BYTES } from '../../server/engine/device-budget.js';
 import { loadModel } from '../../server/engine/model.js';
 import { runTraining } from '../../server/trainer/run.js';
 import type { TrainEvent, TrainStep } from '../../server/trainer/types.js';
-import { writeRandomModel } from '../bench/random-model.js';
 import { maskctl } from '../clients/cli/maskctl.js';
-import { DOCUMENTS, request } from '../server/trainer/runs.js';
-import { TINY } from '../tiny.js';
-import { noGpu } from './gpu.js';
+import { DOCUMENTS, request, run } from '../server/trainer/runs.js';
+import { noGpu, onStandIn } from './gpu.js';
+import { writeSmallModel } from './small-model.js';
 
 const STEPS = 3;
 /** Nats: activations and gradients are rounded to bf16 on both sides. */
@@ -23,9 +23,7 @@ const MOST_CHANGED = 0.01;
 
 const folder = mkdtempSync(join(tmpdir(), 'maskserve-gpu-train-'));
 after(() => rmSync(folder, { recursive: true }));
-// Small enough for the stand-in, with a tokenizer: `train` takes text.
-writeRandomModel(folder, { hidden: 64, layers: 2, heads: 4, kvHeads: 2, ffn: 128, vocab: 4096, context: 64 });
-copyFileSync(join(TINY, 'tokenizer.json'), join(folder, 'tokenizer.json'));
+writeSmallModel(folder, 64);
 const TEXT = join(folder, 'cats.jsonl');
 writeFileSync(TEXT, DOCUMENTS.map((text) => `${JSON.stringify({ text })}\n`).join(''));
 
@@ -129,6 +127,35 @@ test(
     }
   },
 );
+
+test('a run takes no more of the GPU than it says before it takes any', { skip: noGpu }, async (t) => {
+  native.useBackend('cuda');
+  const before = native.memory().freeBytes;
+  let least = before;
+  const { alloc } = native;
+  const counting = t.mock.method(native, 'alloc', (bytes: number) => {
+    const handle = alloc(bytes);
+    least = Math.min(least, native.memory().freeBytes);
+    return handle;
+  });
+  const model = loadModel(folder);
+  try {
+    const wanted = request({ method: 'gumbel', rate: 0.1, steps: 2, seq: 16, evaluateWindows: 1 });
+    const refused: Error = await run(model, wanted, { deviceBytes: 1 }).then(
+      () => assert.fail('it ran'),
+      (error: Error) => error,
+    );
+    assert.match(refused.message, /, but 0 MiB are free for it on .*; lower --batch, .* or use --backend cpu$/);
+    const said = Number(/^expected (\d+) MiB of GPU memory/.exec(refused.message)?.[1]) * 2 ** 20;
+    await run(model, wanted);
+    const spare = onStandIn ? WORKING_BYTES - 16 * 2 ** 20 : 0; // what its libraries take is not there
+    assert.ok(before - least <= said - spare, `it took ${before - least} and said ${said}`);
+  } finally {
+    model.dispose();
+    native.useBackend('cpu');
+    counting.mock.restore();
+  }
+});
 
 test('a GPU that is not there is refused in one line', async () => {
   const { code, stderr } = await maskctl(

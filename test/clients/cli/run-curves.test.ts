@@ -15,7 +15,7 @@ after(() => rmSync(folder, { recursive: true }));
 const file = (name: string): string => join(folder, name);
 
 const started = (resumedFrom: number): TrainStarted => ({
-  ...{ type: 'started', task: 'french', steps: 4, resumedFrom, trainTokens: 1e6, heldOutTokens: 4096 },
+  ...{ type: 'started', task: 'french', steps: 4, resumedFrom, backend: 'cpu', trainTokens: 1e6, heldOutTokens: 4096 },
   ...{ learningRate: 1e-3, priorPerplexity: 20 },
   memory: { activationBytes: 1, learnerBytes: 1, bytesPerWeight: 18.125, recomputes: false },
 });

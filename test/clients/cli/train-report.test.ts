@@ -8,6 +8,7 @@ const STARTED: TrainStarted = {
   task: 'french',
   steps: 150,
   resumedFrom: 0,
+  backend: 'cpu',
   trainTokens: 1e6,
   heldOutTokens: 4096,
   learningRate: 1e-3,

@@ -44,7 +44,7 @@ test('people get the memory, a line each interval, a table, the digest, and a cu
   assert.ok(labelsOf(readFileSync(plot, 'utf8')).includes('cats: perplexity on held-out text'));
   const lines = stdout.split('\n');
   assert.match(lines[0] ?? '', /^cats: 6 steps at a peak rate of 0\.00500, [\d,]+ tokens to train on, \d+ held out$/);
-  assert.match(lines[1] ?? '', /^memory: 60 MiB for what is learned/);
+  assert.match(lines[1] ?? '', /^memory \(cpu\): 60 MiB for what is learned/);
   assert.match(lines[2] ?? '', /^step 1\/6 {2}loss \d+\.\d+ {2}[\d,]+ tokens\/s {2}\d+ s left$/);
   assert.match(stdout, /^HELD-OUT TEXT +DENSE +PRIOR +THIS MASK$/m);
   assert.match(stdout, /1\*\.txt \(guard\) +\d/);

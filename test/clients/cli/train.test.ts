@@ -93,7 +93,7 @@ test('people get the memory before the start, a line each interval, a table and 
   );
   assert.match(
     lines[1] as string,
-    /^memory: 60 MiB for what is learned \(14\.1 bytes a weight\), \d+ MiB of activations$/,
+    /^memory \(cpu\): 60 MiB for what is learned \(14\.1 bytes a weight\), \d+ MiB of activations$/,
   );
   assert.match(lines[2] as string, /^step 1\/6 {2}loss \d+\.\d+ {2}[\d,]+ tokens\/s {2}\d+ s left$/);
   assert.match(
