@@ -45,6 +45,8 @@ export interface Config {
   readonly maxMaskBytes: number;
   readonly maxTrainBytes: number;
   readonly trainThreads: number;
+  /** `same`: where the model runs. */
+  readonly trainBackend: TrainBackend;
   /** Jobs that may wait. */
   readonly trainQueue: number;
   readonly trainCheckpointSeconds: number;
@@ -59,6 +61,8 @@ export interface Config {
 
 /** `auto`: the GPU where there is one that works. */
 export type BackendChoice = (typeof BACKENDS)[number];
+
+export type TrainBackend = (typeof TRAIN_BACKENDS)[number];
 
 /** `host`: the GPU holds tasks only, for deployments of one or few. */
 export type DensePlace = (typeof DENSE_PLACES)[number];
@@ -79,6 +83,7 @@ interface Option<T> {
 }
 
 const BACKENDS = ['auto', 'cpu', 'cuda'] as const;
+const TRAIN_BACKENDS = ['same', 'cpu'] as const;
 const DENSE_PLACES = ['device', 'host'] as const;
 const KV_TYPES = ['bf16', 'f32'] as const;
 const LOG_LEVELS = ['silent', 'fatal', 'error', 'warn', 'info', 'debug', 'trace'] as const;
@@ -109,7 +114,7 @@ const OPTIONS = {
     value: 'BYTES',
     parse: byteCount,
     byDefault: 'a quarter of memory',
-    help: 'memory for resident tasks, e.g. 512M, 2G; of the GPU, where the model runs on one',
+    help: 'memory for resident tasks, e.g. 512M, 2G; of a GPU what --kv-bytes leaves, half of it for training jobs',
   },
   'warm-bytes': {
     value: 'BYTES',
@@ -163,6 +168,12 @@ const OPTIONS = {
   'max-body-bytes': { value: 'BYTES', parse: byteCount, byDefault: '16M', help: 'largest JSON body' },
   'max-mask-bytes': { value: 'BYTES', parse: byteCount, byDefault: '2G', help: 'largest mask upload' },
   'max-train-bytes': { value: 'BYTES', parse: byteCount, byDefault: '256M', help: 'most text of a training job' },
+  'train-backend': {
+    value: 'NAME',
+    parse: oneOf(TRAIN_BACKENDS),
+    byDefault: 'same: where the model runs',
+    help: `where training jobs run: ${TRAIN_BACKENDS.join(', ')}; cpu leaves all of a GPU to those that serve`,
+  },
   'train-threads': {
     value: 'N',
     parse: integer(1, 1024),
@@ -243,6 +254,7 @@ export function parseConfig(argv: readonly string[], env: Readonly<Record<string
     maxBodyBytes: given('max-body-bytes') ?? 16 * KIB ** 2,
     maxMaskBytes: given('max-mask-bytes') ?? 2 * KIB ** 3,
     maxTrainBytes: given('max-train-bytes') ?? 256 * KIB ** 2,
+    trainBackend: given('train-backend') ?? 'same',
     trainThreads: given('train-threads') ?? Math.max(1, Math.floor(availableParallelism() / 2)),
     trainQueue: given('train-queue') ?? 8,
     trainCheckpointSeconds: given('train-checkpoint') ?? 30,

@@ -5,7 +5,7 @@ import { native, type BackendName } from '../kernels/index.js';
 import { createApp } from './app.js';
 import type { Config } from './config.js';
 import { chooseBackend } from './engine/backend.js';
-import { taskBudget } from './engine/device-budget.js';
+import { deviceShares, mebibytes } from './engine/device-budget.js';
 import { startEngine } from './engine/engine-client.js';
 import type { Engine, ModelInfo } from './engine/types.js';
 import { ServerError } from './errors.js';
@@ -79,11 +79,15 @@ async function open(
     log: { info: (line) => log.info(line), warn: (line) => log.warn(line) },
   });
   opened.push(() => registry.close());
-  const budgetBytes = engine.device
-    ? taskBudget(engine.device, engine.stats().kvBudgetBytes, config.given.cacheBytes)
-    : config.cacheBytes;
+  const trains = config.trainBackend === 'cpu' ? 'cpu' : backend.name;
+  const shares =
+    engine.device &&
+    deviceShares(engine.device, engine.stats().kvBudgetBytes, {
+      wanted: config.given.cacheBytes,
+      trains: trains === 'cuda',
+    });
   const residency = createResidency({
-    budgetBytes,
+    budgetBytes: shares?.taskBytes ?? config.cacheBytes,
     warmBytes: config.warmBytes,
     model: engine.model,
     registry,
@@ -91,11 +95,15 @@ async function open(
   });
   opened.push(() => residency.close());
   await checkDefaultTask(config.defaultTask, registry, engine.model);
+  if (trains === 'cuda')
+    log.info(`training jobs run on cuda, and may take ${mebibytes(shares?.trainBytes ?? 0)} there`);
   const training = await openTrainingJobs({
     directory: join(config.store, engine.model.base, 'jobs'),
     model: engine.model,
     registry,
     maxContext: config.maxContext,
+    backend: trains,
+    deviceBytes: trains === 'cuda' ? shares?.trainBytes : undefined,
     threads: config.trainThreads,
     maxQueue: config.trainQueue,
     checkpointSeconds: config.trainCheckpointSeconds,

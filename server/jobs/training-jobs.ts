@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Digest } from '../../codec/mask-set.js';
+import type { BackendName } from '../../kernels/backend-types.js';
 import type { ModelInfo } from '../engine/types.js';
 import { ServerError } from '../errors.js';
 import type { TemporaryFile } from '../store/stable-storage.js';
@@ -17,6 +18,7 @@ import { NO_PROGRESS } from './progress.js';
 import { LostToPrior, publishLearned } from './publish.js';
 import { withAllSettings } from './request.js';
 import { RequestIntake } from './request-intake.js';
+import { orderOf } from './training-order.js';
 import { startTraining, type TrainingThread } from './training-thread.js';
 import type { Learned, TrainingOutcome } from './training-protocol.js';
 import {
@@ -42,6 +44,13 @@ export interface TrainingJobsOptions {
   readonly model: Pick<ModelInfo, 'directory' | 'contextLength' | 'vocabularySize'>;
   readonly registry: Registry;
   readonly maxContext: number | undefined;
+  /**
+   * Where jobs train. One that an earlier server began goes on here, wherever that was: another backend sums in another order, so numbers differ in their last bits from
+   * then on, and the mask where two weights score nearly alike.
+   */
+  readonly backend: BackendName;
+  /** Of a GPU: the most that a job may take there. One that needs more fails before it takes anything. */
+  readonly deviceBytes: number | undefined;
   readonly threads: number;
   /** Jobs that may wait. */
   readonly maxQueue: number;
@@ -225,34 +234,19 @@ class JobQueue implements TrainingJobs {
     if (this.running || this.closing) return;
     const job = this.waiting()[0];
     if (!job) return;
-    const { record } = job;
-    const paths = this.files.paths(job.id);
-    const { model, threads, maxContext, checkpointSeconds } = this.options;
-    const thread = startTraining(
-      {
-        modelDirectory: model.directory,
-        maxContext,
-        threads,
-        task: record.order.task,
-        ...(record.order.from === undefined ? {} : { from: record.order.from }),
-        settings: record.order.settings,
-        force: record.order.force,
-        ...(record.order.tuneTeacher ? { tuneTeacher: record.order.tuneTeacher } : {}),
-        request: paths.request,
-        parent: record.parent === undefined ? undefined : paths.parent,
-        checkpoint: { directory: paths.checkpoint, everySeconds: checkpointSeconds },
-      },
-      (message) => {
-        if (message.type === 'progress') job.tell(message);
-        else this.receiveEvent(job, message.event);
-      },
-    );
+    const order = orderOf(job.record, this.files.paths(job.id), this.options);
+    const thread = startTraining(order, (message) => {
+      if (message.type === 'progress') job.tell(message);
+      else this.receiveEvent(job, message.event);
+    });
     this.running = { job, thread, ended: this.follow(job, thread) };
     this.tellPositions();
   }
 
   private async follow(job: Job, thread: TrainingThread): Promise<void> {
-    this.options.log.info(`training job ${job.id} of task "${job.record.order.task}" starts`);
+    this.options.log.info(
+      `training job ${job.id} of task "${job.record.order.task}" starts on ${this.options.backend}`,
+    );
     await job.note({ state: 'running', startedAt: job.record.startedAt ?? Date.now() });
     const outcome = await thread.outcome;
     await this.settle(job, outcome);

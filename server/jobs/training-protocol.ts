@@ -1,4 +1,5 @@
 /** Messages between the HTTP thread (training-thread.ts) and the thread that trains (training-worker.ts). */
+import type { BackendName } from '../../kernels/backend-types.js';
 import type { TunedTeacherSettings } from './types.js';
 import type { MaskTrainingSettings, TrainEvent } from '../trainer/types.js';
 
@@ -12,6 +13,9 @@ export const DROP = 2;
 export interface TrainingOrder {
   readonly modelDirectory: string;
   readonly maxContext: number | undefined;
+  readonly backend: BackendName;
+  /** Of a GPU: the most that may be taken there. */
+  readonly deviceBytes: number | undefined;
   readonly threads: number;
   readonly task: string;
   readonly from?: string;

@@ -1,6 +1,6 @@
 /**
- * Worker thread: trains one mask and ends. It loads the model itself, whose mapped pages are shared with the engine, and yields the processor: its threads run at a
- * lower priority than those that serve.
+ * Worker thread: trains one mask and ends. It loads the model itself, whose mapped pages are shared with the engine (a GPU holds a copy of its own), and yields the processor:
+ * its threads run at a lower priority than those that serve.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { setPriority } from 'node:os';
@@ -8,6 +8,8 @@ import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 import { decodeMaskSet } from '../../codec/decode.js';
 import { encodeMaskSet } from '../../codec/encode.js';
 import type { MaskSet } from '../../codec/mask-set.js';
+import { native } from '../../kernels/index.js';
+import { DeviceFull } from '../engine/device-budget.js';
 import { loadModel, type Model } from '../engine/model.js';
 import { frozenWeights } from '../store/frozen-weights.js';
 import { runTraining } from '../trainer/run.js';
@@ -25,11 +27,15 @@ import {
 /** Beside a thread that serves, a thread that trains gets a tenth of a core (nice 10); alone it gets all of it. */
 const NICE = 10;
 
+const MAKE_ROOM =
+  'post it with a smaller batch or seq, or start the server with a lower --cache-bytes or with --train-backend cpu, or train with "maskctl train --local --backend cpu"';
+
 /** Nobody wants the result, or nothing is there to be saved. */
 class Dropped extends Error {}
 
 const port = parentPort as MessagePort;
 const order = workerData as TrainingOrder;
+const room = order.deviceBytes === undefined ? {} : { deviceBytes: order.deviceBytes };
 
 yieldToOthers();
 const outcome = await train();
@@ -38,15 +44,23 @@ send(outcome, outcome.type === 'learned' ? buffersOf(outcome.learned) : []);
 async function train(): Promise<TrainingOutcome> {
   let model: Model | undefined;
   try {
-    const { modelDirectory, threads, maxContext } = order;
-    model = loadModel(modelDirectory, { threads, ...(maxContext === undefined ? {} : { maxContext }) });
+    const { modelDirectory, threads, maxContext, backend } = order;
+    native.setThreads(threads); // of the host, where some of a run is computed wherever it trains
+    native.useBackend(backend);
+    model = loadModel(modelDirectory, { threads, ...room, ...(maxContext === undefined ? {} : { maxContext }) });
     return { type: 'learned', learned: await learn(model) };
   } catch (error) {
     if (error instanceof Dropped || error instanceof TrainingStopped) return { type: 'stopped' };
-    return { type: 'failed', message: error instanceof Error ? error.message : String(error) };
+    return { type: 'failed', message: messageOf(error) };
   } finally {
     model?.dispose();
   }
+}
+
+/** What the person who posted the job, or who runs the server, can do where the GPU has not the room. */
+function messageOf(error: unknown): string {
+  if (error instanceof DeviceFull) return `${error.expected}; ${MAKE_ROOM}`;
+  return error instanceof Error ? error.message : String(error);
 }
 
 /** Throws Dropped, TrainingStopped, or what the trainer says. */
@@ -58,6 +72,7 @@ async function learn(model: Model): Promise<Learned> {
   const request = { task, ...(from === undefined ? {} : { from }), ...readText(), settings, force };
   const events = runTraining(model, request, {
     ...(parent ? { parent } : {}),
+    ...room,
     ...(tuneTeacher ? { teacher: { kind: 'tuned', ...tuneTeacher } } : {}),
     signal: stopper.signal,
     checkpoint: { directory, every: 0, everySeconds, resume: isSaved(directory) },

@@ -56,6 +56,9 @@ describe('the configuration', () => {
       () => parse(['--backend', 'rocm']),
       /expected one of auto, cpu, cuda for --backend but received "rocm"/,
     );
+    assert.deepEqual([parse([]).trainBackend, parse(['--train-backend', 'cpu']).trainBackend], ['same', 'cpu']);
+    assert.equal(parse([], { MASKSERVE_TRAIN_BACKEND: 'cpu' }).trainBackend, 'cpu');
+    assert.throws(() => parse(['--train-backend', 'cuda']), /expected one of same, cpu for --train-backend/);
     assert.deepEqual([parse([]).kvType, parse(['--kv-dtype', 'f32']).kvType], ['bf16', 'f32']);
     assert.throws(() => parse(['--kv-dtype', 'fp8']), /expected one of bf16, f32 for --kv-dtype but received "fp8"/);
     assert.deepEqual(parse([]).given, { cacheBytes: undefined, kvBytes: undefined });
