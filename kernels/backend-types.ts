@@ -106,12 +106,6 @@ export interface NativeBackends {
    * (gradient checks, parity). Accumulation is fp32 in both. Applies to ops called from this JavaScript thread.
    */
   setPrecision(precision: 'bf16' | 'f32'): void;
-  /**
-   * From how many tokens on matmul, matmul24 and their like pack panels of the weights, which pays for the rows of a prompt: sums have another order
-   * then, so a row's bits are those of any other T only on its side of the number. 65 at first; a GPU chooses by itself. Applies to ops called from
-   * this JavaScript thread.
-   */
-  setPanelTokens(tokens: number): void;
   /** Zeroed, 64-byte aligned, in host memory whatever ops run on. Throws RangeError when memory can't be had. */
   allocHost(bytes: number): Handle;
   /** Bytes of a compacted (N, K) matrix here: 9/16 of the dense ones, and what else this backend keeps with it. */

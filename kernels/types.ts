@@ -127,7 +127,7 @@ export interface NativeAddon extends NativeBackends, NativeCodec, NativeTraining
   add(x: Handle, y: Handle, n: number): void;
   /** x (rows, N) += bias (N) f32 (Qwen2's q/k/v bias). */
   addBias(x: Handle, bias: Handle, rows: number, n: number): void;
-  /** y (T, N) ← x (T, K) · wᵀ, w (N, K) bf16. The result of a row does not depend on the number of threads, nor on T but for setPanelTokens. */
+  /** y (T, N) ← x (T, K) · wᵀ, w (N, K) bf16. The result of a row does not depend on the number of threads, nor on T on either side of 65 (from there on, sums have another order). */
   matmul(y: Handle, x: Handle, w: Handle, tokens: number, n: number, k: number): void;
   /** y (T, N) ← x (T, K) · wᵀ, w in the packed 2:4 form that compress24 writes. Same independence. */
   matmul24(y: Handle, x: Handle, packed: Handle, tokens: number, n: number, k: number): void;
@@ -150,13 +150,14 @@ export interface NativeAddon extends NativeBackends, NativeCodec, NativeTraining
    * same independence. Reads 16 + masks bits a weight, where compacted copies are 9 bits each.
    */
   matmulMasked(y: Handle, x: Handle, w: Handle, masks: Float64Array, tokens: number, n: number, k: number): void;
-  /** Two or three products at once, w (N, K) bf16: the same bits as matmul of each. */
+  /** One, two or three products at once, w (N, K) bf16: the same bits as matmul of each. A y1 or y2 of 0 ends them. */
   matmulFused(...products: FusedProducts): void;
   /**
    * The same of packed matrices: the bits of matmul24 of each; or those of matmul24Patched, row t of product i through patches[i · tokens + t].
-   * `patches` is empty where there are none.
+   * `patches` is empty where there are none. From `panelTokens` tokens on (1 … 65) a row has the bits that it has in a long prompt, if all go through
+   * the same patches: panels of the weights pay from different numbers on for different shapes. A GPU chooses by itself.
    */
-  matmul24Fused(...products: [...all: FusedProducts, patches: Float64Array]): void;
+  matmul24Fused(...products: [...all: FusedProducts, patches: Float64Array, panelTokens: number]): void;
 
   // ---- 2:4 ----
   /**

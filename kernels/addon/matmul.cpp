@@ -104,7 +104,7 @@ napi_value MatmulMasked(Call& call) {
   return nullptr;
 }
 
-// Several products of an x: y, w and n of each, three arguments that begin at 3; a last y of 0 stands for none.
+// Products of an x: y, w and n of each, three arguments that begin at 3; a second or third y of 0 ends them.
 struct FusedArguments {
   int64_t count, tokens, k;
   const float* x;
@@ -119,9 +119,12 @@ FusedArguments ReadFused(Call& call, bool is_packed) {
   f.tokens = call.Count(1, "tokens");
   f.k = call.Count(2, "k");
   if (is_packed) MultipleOf8(call, f.k);
-  constexpr size_t kLast = 3 * MS_MOST_PRODUCTS;
-  const bool all = call.Data<float>(kLast, "y2", kWrite, 0, "0", alignof(float), Presence::kOptional) != nullptr;
-  f.count = all ? MS_MOST_PRODUCTS : MS_MOST_PRODUCTS - 1;
+  const auto is_there = [&](int64_t i) {
+    const size_t at = static_cast<size_t>(3 + 3 * i);
+    return call.Data<float>(at, kNames[i][0], kWrite, 0, "0", alignof(float), Presence::kOptional) != nullptr;
+  };
+  f.count = 1;
+  while (f.count < MS_MOST_PRODUCTS && is_there(f.count)) ++f.count;
   const int64_t x_bytes = Product(f.tokens, f.k, 4);
   f.x = call.Data<const float>(0, "x", kRead, x_bytes, "T·K·4");
   int64_t w_bytes[MS_MOST_PRODUCTS];
@@ -146,23 +149,17 @@ FusedArguments ReadFused(Call& call, bool is_packed) {
   return f;
 }
 
-typedef ms_status (*FusedOp)(ms_context*, const ms_product*, int64_t, const float*, int64_t, int64_t);
-
-// By `fused`; where the backend has none, by single(product) one after another.
-template <typename Single>
-void Multiply(Call& call, const FusedArguments& f, FusedOp fused, const Single& single) {
-  if (fused != nullptr) {
-    call.Check(fused(call.context(), f.products, f.count, f.x, f.tokens, f.k));
-    return;
-  }
-  for (int64_t i = 0; i < f.count; ++i) call.Check(single(f.products[i]));
-}
-
 napi_value MatmulFused(Call& call) {
   const FusedArguments f = ReadFused(call, false);
   const ms_ops& ops = call.ops();
-  Multiply(call, f, ops.matmul_fused,
-           [&](const ms_product& p) { return ops.matmul(call.context(), p.y, f.x, p.w, f.tokens, p.n, f.k); });
+  if (ops.matmul_fused != nullptr) {
+    call.Check(ops.matmul_fused(call.context(), f.products, f.count, f.x, f.tokens, f.k));
+    return nullptr;
+  }
+  for (int64_t i = 0; i < f.count; ++i) {
+    const ms_product& p = f.products[i];
+    call.Check(ops.matmul(call.context(), p.y, f.x, p.w, f.tokens, p.n, f.k));
+  }
   return nullptr;
 }
 
@@ -179,11 +176,18 @@ napi_value Matmul24Fused(Call& call) {
     patches.push_back({patch.data, bytes});
   }
   for (int64_t i = 0; i < f.count && !none; ++i) f.products[i].host_patches = patches.data() + i * f.tokens;
+  const int64_t panel_tokens = call.Count(kPatches + 1, "panelTokens");
+  call.AtMost("panelTokens", panel_tokens, "MS_PANEL_TOKENS", MS_PANEL_TOKENS);
   const ms_ops& ops = call.ops();
-  Multiply(call, f, ops.matmul24_fused, [&](const ms_product& p) {
-    return none ? ops.matmul24(call.context(), p.y, f.x, p.w, f.tokens, p.n, f.k)
-                : ops.matmul24_patched(call.context(), p.y, f.x, p.w, p.host_patches, f.tokens, p.n, f.k);
-  });
+  if (ops.matmul24_fused != nullptr) {
+    call.Check(ops.matmul24_fused(call.context(), f.products, f.count, f.x, f.tokens, f.k, panel_tokens));
+    return nullptr;
+  }
+  for (int64_t i = 0; i < f.count; ++i) {
+    const ms_product& p = f.products[i];
+    call.Check(none ? ops.matmul24(call.context(), p.y, f.x, p.w, f.tokens, p.n, f.k)
+                    : ops.matmul24_patched(call.context(), p.y, f.x, p.w, p.host_patches, f.tokens, p.n, f.k));
+  }
   return nullptr;
 }
 
@@ -304,7 +308,7 @@ void ExportMatmul(napi_env env, napi_value exports) {
       {"matmul24Patched", Bind<Matmul24Patched, 7>},
       {"matmulMasked", Bind<MatmulMasked, 7>},
       {"matmulFused", Bind<MatmulFused, 12>},
-      {"matmul24Fused", Bind<Matmul24Fused, 13>},
+      {"matmul24Fused", Bind<Matmul24Fused, 14>},
       {"compress24", Bind<Compress24, 5>},
       {"select24", Bind<Select24, 5>},
       {"packedBytes", Bind<PackedBytesOf, 2>},

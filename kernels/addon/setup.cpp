@@ -1,5 +1,5 @@
-// info, probeCuda, useBackend, memory, synchronize, setThreads, setPrecision, setPanelTokens: the state of the calling
-// JavaScript thread.
+// info, probeCuda, useBackend, memory, synchronize, setThreads, setPrecision: the state of the calling JavaScript
+// thread.
 
 #include <cstring>
 
@@ -109,12 +109,6 @@ napi_value SetPrecision(Call& call) {
   return nullptr;
 }
 
-napi_value SetPanelTokens(Call& call) {
-  const int64_t tokens = call.Count(0, "tokens");
-  if (call.backend().set_panel_tokens != nullptr) call.backend().set_panel_tokens(call.context(), tokens);
-  return nullptr;
-}
-
 }  // namespace
 
 void ExportSetup(napi_env env, napi_value exports) {
@@ -126,7 +120,6 @@ void ExportSetup(napi_env env, napi_value exports) {
       {"synchronize", Bind<Synchronize, 0>},
       {"setThreads", Bind<SetThreads, 1>},
       {"setPrecision", Bind<SetPrecision, 1>},
-      {"setPanelTokens", Bind<SetPanelTokens, 1>},
   };
   ExportAll(env, exports, list, sizeof(list) / sizeof(list[0]));
 }

@@ -17,7 +17,6 @@ struct ms_context {
   std::unique_ptr<maskserve::Pool> pool;  // created by the first op that is large enough to share
   int threads = 0;
   int exact = 0;
-  int64_t panel_tokens = MS_PANEL_TOKENS;
   void* scratch = nullptr;
   size_t scratch_bytes = 0;
   char error[256] = "";
@@ -98,10 +97,6 @@ int Exact(ms_context* ctx) {
   return ctx->exact;
 }
 
-int64_t PanelTokens(ms_context* ctx) {
-  return ctx->panel_tokens;
-}
-
 void* Scratch(ms_context* ctx, size_t bytes) {
   if (bytes > ctx->scratch_bytes) {
     ReleaseBytes(ctx->scratch, ctx->scratch_bytes);
@@ -157,10 +152,6 @@ int32_t ContextThreads(ms_context* ctx) {
 
 void ContextSetExact(ms_context* ctx, int32_t exact) {
   ctx->exact = exact;
-}
-
-void ContextSetPanelTokens(ms_context* ctx, int64_t tokens) {
-  ctx->panel_tokens = tokens;
 }
 
 const char* ContextLastError(ms_context* ctx) {

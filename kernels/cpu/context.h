@@ -14,9 +14,6 @@ void RunTasks(ms_context* ctx, int64_t tasks, void (*fn)(void* arg, int64_t task
 int Threads(ms_context* ctx);
 // 1 when matmuls must keep activations in fp32.
 int Exact(ms_context* ctx);
-// From how many tokens on a product packs panels of its weights (prefill.h), which costs as much as reading them from
-// memory does; fewer are multiplied by the dot products of tiles.h.
-int64_t PanelTokens(ms_context* ctx);
 // At least `bytes` of 64-byte aligned working memory, kept by the context until the next call; NULL when memory is
 // short.
 void* Scratch(ms_context* ctx, size_t bytes);

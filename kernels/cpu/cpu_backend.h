@@ -14,7 +14,6 @@ void ContextDestroy(ms_context* ctx);
 ms_status ContextSetThreads(ms_context* ctx, int32_t threads);
 int32_t ContextThreads(ms_context* ctx);
 void ContextSetExact(ms_context* ctx, int32_t exact);
-void ContextSetPanelTokens(ms_context* ctx, int64_t tokens);
 const char* ContextLastError(ms_context* ctx);
 ms_status CopyBytes(ms_context* ctx, void* out, const void* in, size_t bytes);
 ms_status MemoryBytes(ms_context* ctx, int64_t* free, int64_t* total);

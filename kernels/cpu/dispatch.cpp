@@ -120,7 +120,6 @@ const ms_backend* MakeBackend(const IsaChoice& choice) {
   backend->set_threads = ContextSetThreads;
   backend->threads = ContextThreads;
   backend->set_exact = ContextSetExact;
-  backend->set_panel_tokens = ContextSetPanelTokens;
   backend->synchronize = [](ms_context*) -> ms_status { return MS_OK; };
   backend->last_error = ContextLastError;
   backend->packed_bytes = [](int64_t n, int64_t k) { return n * (k / 8) * 9; };

@@ -101,7 +101,7 @@ template <typename Product, typename Dot>
 MS_INLINE ms_status AnyProduct(ms_context* ctx, const ms_product* products, int64_t count, const float* x,
                                int64_t tokens, int64_t k) {
   const auto values = [](const ms_product& product) { return static_cast<const uint16_t*>(product.w.values); };
-  if (tokens < PanelTokens(ctx)) {
+  if (tokens < MS_PANEL_TOKENS) {
     const auto rows = [&](const ms_product& product) { return Dense{values(product), k}; };
     return Multiply<Dot>(ctx, Factors<Dense>::Of(products, count, rows), x, tokens, k, 2 * k);
   }

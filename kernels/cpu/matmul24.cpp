@@ -125,9 +125,8 @@ MS_INLINE ms_status Multiply24(ms_context* ctx, const Products24& p) {
 // The instruction sets with a shuffle whose places are data.
 #if defined(__AVX512BF16__) || defined(__AVX2__)
 
-// Whether the tokens are many, and all go through the same patch or none.
-MS_INLINE bool ManyOfOneTask(ms_context* ctx, const Products24& p) {
-  if (p.tokens < PanelTokens(ctx)) return false;
+// Whether all tokens go through the same patch or none.
+MS_INLINE bool OfOneTask(const Products24& p) {
   for (int64_t i = 0; i < p.count; ++i) {
     const Patched24 product = Products24::At(p, i);
     for (int64_t t = 1; t < p.tokens; ++t) {
@@ -170,7 +169,7 @@ ms_status MultiplyOneTask24(ms_context* ctx, const Products24& p) {
 namespace ISA {
 
 ms_status Matmul24Fused(ms_context* ctx, const ms_product* products, int64_t count, const float* x, int64_t tokens,
-                        int64_t k) {
+                        int64_t k, [[maybe_unused]] int64_t panel_tokens) {
   const Products24 p = {products, count, x, tokens, k};
   for (int64_t i = 0; i < count; ++i) {
     if (products[i].w.type != MS_BF16) return FailType(ctx, "packed", products[i].w.type);
@@ -181,7 +180,7 @@ ms_status Matmul24Fused(ms_context* ctx, const ms_product* products, int64_t cou
     }
   }
 #if defined(__AVX512BF16__) || defined(__AVX2__)
-  if (ManyOfOneTask(ctx, p)) return MultiplyOneTask24(ctx, p);
+  if (tokens >= panel_tokens && OfOneTask(p)) return MultiplyOneTask24(ctx, p);
 #endif
 #if defined(__AVX512BF16__)
   if (!Exact(ctx)) return Multiply24<Bf16Dot24>(ctx, p);
@@ -192,7 +191,7 @@ ms_status Matmul24Fused(ms_context* ctx, const ms_product* products, int64_t cou
 ms_status Matmul24Patched(ms_context* ctx, float* y, const float* x, ms_weights w, const ms_patch24* patches,
                           int64_t tokens, int64_t n, int64_t k) {
   const ms_product product = {y, w, patches, n};
-  return Matmul24Fused(ctx, &product, 1, x, tokens, k);
+  return Matmul24Fused(ctx, &product, 1, x, tokens, k, MS_PANEL_TOKENS);
 }
 
 ms_status Matmul24(ms_context* ctx, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k) {

@@ -37,7 +37,7 @@ ms_status Matmul24Patched(ms_context*, float* y, const float* x, ms_weights w, c
 ms_status MatmulFused(ms_context*, const ms_product* products, int64_t count, const float* x, int64_t tokens,
                       int64_t k);
 ms_status Matmul24Fused(ms_context*, const ms_product* products, int64_t count, const float* x, int64_t tokens,
-                        int64_t k);
+                        int64_t k, int64_t panel_tokens);
 ms_status MatmulMasked(ms_context*, float* y, const float* x, ms_weights w, const ms_mask24* masks, int64_t tokens,
                        int64_t n, int64_t k);
 ms_status Compress24(ms_context*, void* packed, ms_weights w, const uint8_t* meta, int64_t n, int64_t k);

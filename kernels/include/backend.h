@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-#define MS_ABI_VERSION 10u
+#define MS_ABI_VERSION 11u
 
 typedef int32_t ms_status;
 enum {
@@ -71,7 +71,8 @@ typedef struct ms_product {
   int64_t n;
 } ms_product;
 
-/* set_panel_tokens' number in a new context. */
+/* From how many tokens on a product on a CPU packs panels of its weights, which costs as much as reading them from
+ * memory does; fewer are multiplied by dot products. Above every step of decoding. */
 #define MS_PANEL_TOKENS 65
 
 /* As many of an x as one op computes. */
@@ -149,8 +150,8 @@ typedef struct ms_ops {
   ms_status (*add)(ms_context*, float* x, const float* y, int64_t n);
   ms_status (*add_bias)(ms_context*, float* x, const float* bias, int64_t rows, int64_t n);
   /* y (T, N) = x (T, K) wT. An output row depends on its own input row only: on a CPU not on the number of threads, and
-   * on T only in whether set_panel_tokens' number is reached (to fp32 rounding then: sums have another order); on a GPU
-   * kernels are chosen by T, and a row's result is the same only to bf16 rounding. */
+   * on T only in whether MS_PANEL_TOKENS is reached (to fp32 rounding then: sums have another order); on a GPU kernels
+   * are chosen by T, and a row's result is the same only to bf16 rounding. */
   ms_status (*matmul)(ms_context*, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k);
   /* w.values: the backend's own packed form of a 2:4 matrix, as compress24 writes it */
   ms_status (*matmul24)(ms_context*, float* y, const float* x, ms_weights w, int64_t tokens, int64_t n, int64_t k);
@@ -158,11 +159,12 @@ typedef struct ms_ops {
   ms_status (*matmul24_patched)(ms_context*, float* y, const float* x, ms_weights w, const ms_patch24* host_patches,
                                 int64_t tokens, int64_t n, int64_t k);
   /* several products of one x, 1 ... MS_MOST_PRODUCTS: the same bits as matmul, or matmul24 or matmul24_patched, of
-   * each. NULL: this backend has nothing better than one after another. */
+   * each, with panel_tokens for MS_PANEL_TOKENS where there is one. NULL: this backend has nothing better than one
+   * after another, and chooses by itself. */
   ms_status (*matmul_fused)(ms_context*, const ms_product* host_products, int64_t count, const float* x, int64_t tokens,
                             int64_t k);
   ms_status (*matmul24_fused)(ms_context*, const ms_product* host_products, int64_t count, const float* x,
-                              int64_t tokens, int64_t k);
+                              int64_t tokens, int64_t k, int64_t panel_tokens);
   /* dense w once for all tokens, each through its own mask */
   ms_status (*matmul_masked)(ms_context*, float* y, const float* x, ms_weights w, const ms_mask24* host_masks,
                              int64_t tokens, int64_t n, int64_t k);
@@ -271,8 +273,6 @@ typedef struct ms_backend {
   ms_status (*set_threads)(ms_context*, int32_t threads); /* 0: all cores */
   int32_t (*threads)(ms_context*);
   void (*set_exact)(ms_context*, int32_t exact); /* 1: activations keep fp32 in matmuls */
-  /* from how many tokens on products are those of a prompt (below); NULL: this backend chooses by itself */
-  void (*set_panel_tokens)(ms_context*, int64_t tokens);
   ms_status (*synchronize)(ms_context*);
   const char* (*last_error)(ms_context*); /* one line about the last status that was not MS_OK */
 

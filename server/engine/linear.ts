@@ -5,6 +5,7 @@
  * rows beside it.
  */
 import { native, NO_BUFFER, type FusedProducts, type Handle } from '../../kernels/index.js';
+import { LONG_PROMPT, type PanelTokens } from './panel-tokens.js';
 import type { TaskWeights } from './types.js';
 import type { DenseMatrix } from './weights.js';
 
@@ -27,15 +28,6 @@ interface Run extends Output {
 type TaskOf = (row: number) => TaskWeights | null;
 type HandleOf = (task: TaskWeights, name: string) => Handle | undefined;
 
-/** MS_PANEL_TOKENS of the op table: above every step of decoding. */
-const PANEL_TOKENS = 65;
-/**
- * Fewer rows of a prompt are multiplied by panels of a compacted matrix too, where that was measured to be faster. With AVX-512 BF16 from some K / 24 tokens
- * on (8 of 256 columns, 24 of 576, 32 of 768, 64 of 1536): sums across lanes are what the dot products of short rows spend their time on. With AVX2 from 8.
- */
-const LEAST_PANEL_TOKENS = 8;
-const COLUMNS_PER_TOKEN = native.info().isa === 'avx512' ? 24 : Infinity;
-
 const NONE = new Float64Array(0);
 const NO_RUN = { y: NO_BUFFER, packed: NO_BUFFER, dense: NO_BUFFER, matrix: { rows: 0 } };
 
@@ -43,22 +35,23 @@ const patchOf: HandleOf = (task, name) => task.patches?.[name];
 const codesOf: HandleOf = (task, name) => task.codes?.[name];
 
 /** Each y (T, rows) ← x (T, cols) · Wᵀ + bias, with W masked where `task` covers it: the rows of a prompt. */
-export function linear(x: Handle, outputs: readonly Output[], tokens: number, task: TaskWeights | null): void {
+export function linear(
+  x: Handle,
+  outputs: readonly Output[],
+  tokens: number,
+  task: TaskWeights | null,
+  panelTokens: PanelTokens,
+): void {
   const runs = outputs.map((output) => runOf(output, task, 0, tokens));
-  const panels = packsPanels(runs, tokens);
-  if (panels) native.setPanelTokens(tokens);
-  try {
-    product(x, runs, () => task);
-  } finally {
-    if (panels) native.setPanelTokens(PANEL_TOKENS);
-  }
+  product(x, runs, () => task, panelsFrom(runs, panelTokens));
   addBiases(outputs, tokens);
 }
 
-/** Whether panels are faster for these few rows of a prompt. Decoding does without: who is beside a row must not show in its bits. */
-function packsPanels(runs: readonly Run[], tokens: number): boolean {
-  if (tokens < LEAST_PANEL_TOKENS || tokens >= PANEL_TOKENS) return false;
-  return runs.every(({ packed, matrix }) => packed !== undefined && tokens * COLUMNS_PER_TOKEN >= matrix.cols);
+/** From how many tokens on these are multiplied by panels. Decoding does without: who is beside a row must not show in its bits. */
+function panelsFrom(runs: readonly Run[], panelTokens: PanelTokens): number {
+  if (runs.some(({ packed }) => packed === undefined)) return LONG_PROMPT;
+  const rows = runs.reduce((sum, { matrix }) => sum + matrix.rows, 0);
+  return panelTokens(rows, (runs[0] as Run).matrix.cols);
 }
 
 /** The same where row t is of the task tasks[t]. Neighbours that share a compacted copy are multiplied together. */
@@ -119,8 +112,8 @@ function productOfPart(x: Handle, runs: readonly Run[], taskOf: TaskOf): void {
 }
 
 /** x and each y begin at the runs' first row. */
-function product(x: Handle, runs: readonly Run[], taskOf: TaskOf): void {
-  if (runs.length > 1) return productsOfOneInput(x, runs, taskOf);
+function product(x: Handle, runs: readonly Run[], taskOf: TaskOf, panelsFrom = LONG_PROMPT): void {
+  if (runs.length > 1 || panelsFrom < LONG_PROMPT) return productsOfOneInput(x, runs, taskOf, panelsFrom);
   const [{ y, matrix, count, packed, dense }] = runs as [Run];
   const { rows, cols } = matrix;
   if (packed !== undefined) {
@@ -134,9 +127,9 @@ function product(x: Handle, runs: readonly Run[], taskOf: TaskOf): void {
   }
 }
 
-/** Two or three products in one call, unless their weights are of several kinds or some are masked by codes. */
-function productsOfOneInput(x: Handle, runs: readonly Run[], taskOf: TaskOf): void {
-  const [a, b, c = NO_RUN] = runs as readonly [Run, Run, Run?];
+/** One, two or three products in one call, unless their weights are of several kinds or some are masked by codes. */
+function productsOfOneInput(x: Handle, runs: readonly Run[], taskOf: TaskOf, panelsFrom: number): void {
+  const [a, b = NO_RUN, c = NO_RUN] = runs as readonly [Run, Run?, Run?];
   const compacted = runs.filter(({ packed }) => packed !== undefined).length;
   const alike = compacted === runs.length || (compacted === 0 && handlesOf(runs, taskOf, codesOf).length === 0);
   if (!alike) {
@@ -144,7 +137,7 @@ function productsOfOneInput(x: Handle, runs: readonly Run[], taskOf: TaskOf): vo
     return;
   }
   const products: FusedProducts = [x, a.count, a.matrix.cols, ...factor(a), ...factor(b), ...factor(c)];
-  if (compacted > 0) native.matmul24Fused(...products, handlesOf(runs, taskOf, patchOf));
+  if (compacted > 0) native.matmul24Fused(...products, handlesOf(runs, taskOf, patchOf), panelsFrom);
   else native.matmulFused(...products);
 }
 

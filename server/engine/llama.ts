@@ -8,6 +8,7 @@ import { drawTokens, GREEDY, packDraws, type Draw } from './draws.js';
 import type { KvCache } from './kv-cache.js';
 import { linear, linearRows, type Output } from './linear.js';
 import type { ModelConfig } from './model-config.js';
+import { panelTokensByRule, type PanelTokens } from './panel-tokens.js';
 import { RecordedSteps } from './recorded-steps.js';
 import { ropeTables } from './rope.js';
 import type { TaskWeights } from './types.js';
@@ -51,6 +52,7 @@ export class Forward {
     private readonly config: ModelConfig,
     private readonly weights: ModelWeights,
     maxContext: number,
+    private readonly panelTokens: PanelTokens = panelTokensByRule,
   ) {
     const longest = native.info().device === null ? CHUNK_TOKENS : DEVICE_CHUNK_TOKENS;
     this.chunkTokens = Math.max(CHUNK_TOKENS, Math.min(longest, maxContext));
@@ -93,7 +95,7 @@ export class Forward {
     this.weights.layers.forEach((layer, index) => {
       const product: Product = (x, ...outputs) => {
         for (const { matrix } of outputs) this.hook?.(matrix, x, tokens);
-        linear(x, outputs, tokens, task);
+        linear(x, outputs, tokens, task, this.panelTokens);
       };
       this.project(layer, tokens, product);
       this.attend(index, tokens, cache);

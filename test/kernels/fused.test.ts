@@ -1,20 +1,24 @@
-/** Products of one input in one call: the same bits as one after another, on every instruction set and any number of threads. */
+/** Products of one input in one call: the same bits as one after another, on every instruction set and any number of threads; panels from where they are asked for. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
 import { onEveryIsa } from './every-isa.js';
-import { assertSameBits, changed, floats, metadata, random, weights } from './numbers.js';
+import { assertSameBits, changed, floats, metadata, random, relativeError, weights } from './numbers.js';
 import { scoped, type Scope } from './scope.js';
 
-/** K, and N of two or three matrices: tails of rows and columns, one row, a K that is cut, matrices of several sizes. */
+/** K, and N of one, two or three matrices: tails of rows and columns, one row, a K that is cut, matrices of several sizes. */
 const SHAPES: readonly (readonly [number, readonly number[]])[] = [
   [64, [64, 8, 8]],
   [136, [1, 45]],
   [200, [40, 3, 17]],
   [2888, [33, 5]],
   [448, [150, 150]],
+  [136, [43]],
 ];
 const TOKENS = [1, 2, 3, 8, 64, 65, 130];
+/** From here on a product is by panels whatever it is told. */
+const LONG_PROMPT = 65;
+const NO_PATCHES = new Float64Array(0);
 
 interface Matrices {
   readonly k: number;
@@ -28,7 +32,7 @@ interface Matrices {
 /** Computes all y at once, or one after another. */
 type Way = (y: readonly Handle[], x: Handle, tokens: number) => void;
 
-onEveryIsa(import.meta.url, () => {
+onEveryIsa(import.meta.url, (isa) => {
   for (const precision of ['bf16', 'f32'] as const) {
     test(`in ${precision} matmulFused has the bits of matmul of each`, () => {
       eachShape(precision, ({ k, n, dense }) => [
@@ -40,7 +44,8 @@ onEveryIsa(import.meta.url, () => {
     test(`in ${precision} matmul24Fused has the bits of matmul24 of each`, () => {
       eachShape(precision, ({ k, n, packed }) => [
         (y, x, tokens) => n.forEach((rows, i) => native.matmul24(y[i]!, x, packed[i]!, tokens, rows, k)),
-        (y, x, tokens) => native.matmul24Fused(x, tokens, k, ...productArguments(y, packed, n), new Float64Array(0)),
+        (y, x, tokens) =>
+          native.matmul24Fused(x, tokens, k, ...productArguments(y, packed, n), NO_PATCHES, LONG_PROMPT),
       ]);
     });
 
@@ -57,12 +62,40 @@ onEveryIsa(import.meta.url, () => {
             ),
           (y, x, tokens) => {
             const all = Float64Array.from(patches.flatMap((patch) => [...perToken(patch, tokens)]));
-            native.matmul24Fused(x, tokens, k, ...productArguments(y, packed, n), all);
+            native.matmul24Fused(x, tokens, k, ...productArguments(y, packed, n), all, LONG_PROMPT);
           },
         ]);
       }
     });
   }
+
+  test('from panelTokens tokens on, a row of matmul24Fused has the bits that it has in a long prompt, and below the others', () => {
+    const [long, from] = [70, 12];
+    for (const [k, n] of SHAPES) {
+      scoped((scope) => {
+        const of = matrices(scope, k, n);
+        const x = scope.put(floats(random(k), long * k));
+        for (const patched of [false, true]) {
+          const rows = (tokens: number, panelTokens: number): Float32Array[] =>
+            outputs(of, tokens, (y) => {
+              const patches = patched ? of.patches.flatMap((patch) => Array<Handle>(tokens).fill(patch)) : [];
+              const products = productArguments(y, of.packed, n);
+              native.matmul24Fused(x, tokens, k, ...products, Float64Array.from(patches), panelTokens);
+            });
+          const firstOf = (all: readonly Float32Array[], tokens: number): Float32Array[] =>
+            all.map((y, i) => y.slice(0, tokens * n[i]!));
+          const [inPrompt, alone] = [rows(long, LONG_PROMPT), rows(from, LONG_PROMPT)];
+          assert.deepEqual(rows(from, from), firstOf(inPrompt, from), `at ${from} tokens of ${k}, patched ${patched}`);
+          assert.deepEqual(rows(from - 1, from), firstOf(alone, from - 1), `below ${from}, patched ${patched}`);
+          for (const [i, y] of alone.entries()) {
+            const error = relativeError(firstOf(inPrompt, from)[i]!, y);
+            assert.ok(error < 1e-6, `error ${error}, K=${k}`);
+            if (isa !== 'scalar' && k > 64) assert.ok(error > 0, 'the sums have another order');
+          }
+        }
+      });
+    }
+  });
 
   test('a patch of another matrix is refused, whichever product it is given to', () => {
     scoped((scope) => {
@@ -70,7 +103,7 @@ onEveryIsa(import.meta.url, () => {
       const y = n.map((rows) => scope.room(rows * 4));
       const x = scope.room(k * 4);
       const run = (...given: Handle[]): void =>
-        native.matmul24Fused(x, 1, k, ...productArguments(y, packed, n), Float64Array.from(given));
+        native.matmul24Fused(x, 1, k, ...productArguments(y, packed, n), Float64Array.from(given), LONG_PROMPT);
       const [first, second, third] = patches as [Handle, Handle, Handle];
       run(first, second, third);
       for (const wrong of [

@@ -57,39 +57,6 @@ onEveryIsa(import.meta.url, (isa) => {
     });
   }
 
-  test('setPanelTokens moves the number of tokens from which a row has the bits that it has in a long prompt', () => {
-    const [n, k, long, moved] = [40, 456, 70, 12];
-    scoped((scope) => {
-      const next = random(3);
-      const [x, w] = [floats(next, long * k), scope.put(weights(next, n * k))];
-      const packed = scope.room((n * k * 9) / 8);
-      native.compress24(packed, w, scope.put(metadata(next, (n * k) / 8)), n, k);
-      const rows = (sparse: boolean, tokens: number): Float32Array => {
-        const y = scope.room(tokens * n * 4);
-        (sparse ? native.matmul24 : native.matmul)(
-          y,
-          scope.put(x.slice(0, tokens * k)),
-          sparse ? packed : w,
-          tokens,
-          n,
-          k,
-        );
-        return scope.floats(y, tokens * n);
-      };
-      for (const sparse of [false, true]) {
-        const [inPrompt, alone] = [rows(sparse, long), rows(sparse, moved)];
-        try {
-          native.setPanelTokens(moved);
-          assertSameBits(rows(sparse, moved), inPrompt.slice(0, moved * n), `at ${moved} tokens`);
-          assertSameBits(rows(sparse, moved - 1), alone.slice(0, (moved - 1) * n), `below ${moved} tokens`);
-          if (isa !== 'scalar') assert.notDeepEqual(inPrompt.slice(0, moved * n), alone, 'the sums have another order');
-        } finally {
-          native.setPanelTokens(MANY_TOKENS);
-        }
-      }
-    });
-  });
-
   test('a bf16 product differs from the f32 one exactly where the instruction set multiplies bf16', () => {
     const difference = relativeError(product('bf16', 5), product('f32', 5));
     assert.equal(difference > 1e-4, isa === 'avx512', `difference ${difference}`);

@@ -38,7 +38,7 @@ function fusedProducts(rowBytes: number): readonly Argument[] {
     out('y0', 24),
     input('w0', 3 * rowBytes, 2),
     count('n0', 3),
-    out('y1', 8),
+    { name: 'y1', kind: 'optionalOut', bytes: 8, align: 4 },
     input('w1', rowBytes, 2),
     count('n1', 1),
     { name: 'y2', kind: 'optionalOut', bytes: 16, align: 4 },
@@ -135,7 +135,11 @@ export function rightCalls(scope: Scope): Readonly<Record<string, readonly Argum
       count('k', 16),
     ],
     matmulFused: fusedProducts(32),
-    matmul24Fused: [...fusedProducts(18), { name: 'patches', kind: 'array', value: new Float64Array(0) }],
+    matmul24Fused: [
+      ...fusedProducts(18),
+      { name: 'patches', kind: 'array', value: new Float64Array(0) },
+      count('panelTokens', 2),
+    ],
     matmulMasked: [
       out('y', 36),
       input('x', 192),

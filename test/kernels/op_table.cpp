@@ -76,8 +76,11 @@ void FusedProducts(int64_t tokens, int64_t n, int64_t k) {
           std::fill(y.back().begin(), y.back().end(), 0.0f);
           products[i] = {y.back().data(), weights, nullptr, rows[i]};
         }
-        const auto fused = sparse ? backend->ops.matmul24_fused : backend->ops.matmul_fused;
-        Expect(fused(ctx, products, MS_MOST_PRODUCTS, x.data(), tokens, k) == MS_OK, "fused", tokens, n, k);
+        const ms_ops& ops = backend->ops;
+        const ms_status status =
+            sparse ? ops.matmul24_fused(ctx, products, MS_MOST_PRODUCTS, x.data(), tokens, k, MS_PANEL_TOKENS)
+                   : ops.matmul_fused(ctx, products, MS_MOST_PRODUCTS, x.data(), tokens, k);
+        Expect(status == MS_OK, "fused", tokens, n, k);
         for (const auto& part : y) all.insert(all.end(), part.begin(), part.end());
       }
       Expect(std::memcmp(all.data(), alone.data(), all.size() * sizeof(float)) == 0, "fused = each", tokens, n, k);

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { encodeMaskSet } from '../../../codec/encode.js';
 import { native, NO_BUFFER } from '../../../kernels/index.js';
 import { linear } from '../../../server/engine/linear.js';
+import { panelTokensByRule } from '../../../server/engine/panel-tokens.js';
 import type { TaskWeights } from '../../../server/engine/types.js';
 import { frozenWeights } from '../../../server/store/frozen-weights.js';
 import type { LoaderFixture } from './loader-fixture.js';
@@ -42,7 +43,7 @@ export function products(
     0,
     Float32Array.from({ length: TOKENS * cols }, () => random() - 0.5),
   );
-  linear(x, [{ y, matrix: { name, rows, cols, weight, bias: NO_BUFFER } }], TOKENS, task);
+  linear(x, [{ y, matrix: { name, rows, cols, weight, bias: NO_BUFFER } }], TOKENS, task, panelTokensByRule);
   const into = new Float32Array(TOKENS * rows);
   native.read(y, 0, into);
   for (const handle of [x, y]) native.free(handle);

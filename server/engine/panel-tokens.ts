@@ -1,0 +1,18 @@
+/** From how many tokens of a prompt on a compacted matrix is multiplied by panels of its weights, which are packed for that, rather than by dot products of its rows. */
+import { native } from '../../kernels/index.js';
+
+/** MS_PANEL_TOKENS of the op table: more than a step of decoding has, and by panels whatever the shape. */
+export const LONG_PROMPT = 65;
+
+/** That number of tokens, 1 … LONG_PROMPT, for products of one input (T, cols) and `rows` outputs in all. */
+export type PanelTokens = (rows: number, cols: number) => number;
+
+const LEAST = 8;
+const COLUMNS_PER_TOKEN = native.info().isa === 'avx512' ? 24 : Infinity;
+
+/**
+ * As measured on one machine. With AVX-512 BF16 from some K / 24 tokens on (8 of 256 columns, 24 of 576, 32 of 768, 64 of 1536): sums across lanes are what
+ * the dot products of short rows spend their time on. With AVX2 from 8.
+ */
+export const panelTokensByRule: PanelTokens = (_, cols) =>
+  Math.min(LONG_PROMPT, Math.max(LEAST, Math.ceil(cols / COLUMNS_PER_TOKEN)));
