@@ -38,6 +38,8 @@ export interface Config {
   readonly denseWeights: DensePlace;
   /** 0: all cores. */
   readonly threads: number;
+  /** Whether choices between CPU kernels are measured when the model is loaded; false: they go by a rule. */
+  readonly autotune: boolean;
   readonly maxContext: number | undefined;
   readonly maxRunning: number;
   readonly maxQueue: number;
@@ -220,6 +222,12 @@ const OPTIONS = {
   'log-level': { value: 'LEVEL', parse: oneOf(LOG_LEVELS), byDefault: 'info', help: `one of ${LOG_LEVELS.join(', ')}` },
 } as const satisfies Record<string, Option<unknown>>;
 
+/** Options without a value. As a variable: 1 or 0. */
+const SWITCHES = {
+  'no-autotune':
+    'choose CPU kernels by a rule, not by what is measured once per machine and kept in ~/.cache/maskserve',
+} as const satisfies Record<string, string>;
+
 type OptionName = keyof typeof OPTIONS;
 
 /** `argv` without node and script. Flags win over variables, variables over defaults. Throws ConfigError. */
@@ -248,6 +256,7 @@ export function parseConfig(argv: readonly string[], env: Readonly<Record<string
     backend: given('backend') ?? 'auto',
     denseWeights: given('dense-weights') ?? 'device',
     threads: given('threads') ?? 0,
+    autotune: !isOn('no-autotune', flags, env),
     maxContext: given('max-context'),
     maxRunning: given('max-running') ?? 16,
     maxQueue: given('max-queue') ?? 256,
@@ -290,6 +299,7 @@ function readFlags(argv: readonly string[]): Record<string, string | boolean | (
     version: { type: 'boolean', short: 'V' },
   };
   for (const name of Object.keys(OPTIONS)) options[name] = { type: 'string', multiple: true };
+  for (const name of Object.keys(SWITCHES)) options[name] = { type: 'boolean' };
   try {
     return parseArgs({ args: [...argv], options, allowPositionals: false }).values;
   } catch (error) {
@@ -314,6 +324,16 @@ function givenAll<K extends OptionName>(
   return values.map((value) => parse(value.trim(), variable));
 }
 
+function isOn(
+  name: keyof typeof SWITCHES,
+  flags: ReturnType<typeof readFlags>,
+  env: Readonly<Record<string, string | undefined>>,
+): boolean {
+  if (flags[name] === true) return true;
+  const variable = variableOf(name);
+  return oneOf(['1', '0'])(env[variable] || '0', variable) === '1';
+}
+
 function refuseOpenDoor({ host, keysFile }: Config): void {
   if (keysFile !== undefined || isLoopbackName(host)) return;
   throw new ConfigError(
@@ -336,15 +356,16 @@ function helpText(): string {
   const rows = Object.entries(OPTIONS).map(([name, { value, help, byDefault }]) => {
     return `  ${`--${name} ${value}`.padEnd(27)}${help} (default: ${byDefault})`;
   });
+  const switches = Object.entries(SWITCHES).map(([name, help]) => `  ${`--${name}`.padEnd(27)}${help}`);
   return `maskserve: serve many tasks from one frozen model, each task a 2:4 mask
 
 usage: maskserve [options]
 
-${rows.join('\n')}
+${[...rows, ...switches].join('\n')}
   ${'-h, --help'.padEnd(27)}print this
   ${'-V, --version'.padEnd(27)}print the version
 
-Every option can be given as a variable as well: --cache-bytes is MASKSERVE_CACHE_BYTES. BYTES take K, M, G, T (powers of 1024).
+Every option can be given as a variable as well: --cache-bytes 2G is MASKSERVE_CACHE_BYTES=2G, --no-autotune is MASKSERVE_NO_AUTOTUNE=1. BYTES take K, M, G, T (powers of 1024).
 
 A keys file is JSON, and holds hashes, not keys: make a key with "openssl rand -hex 32", its hash with "printf %s KEY | sha256sum".
   {"keys": [{"name": "ops",    "sha256": "…", "scopes": ["admin"]},

@@ -68,6 +68,7 @@ async function open(
     kvType: config.kvType,
     maxRunning: config.maxRunning,
     maxQueue: config.maxQueue,
+    autotune: config.autotune,
     ...(config.maxContext === undefined ? {} : { maxContext: config.maxContext }),
     ...(onFatal ? { onFatal } : {}),
   });

@@ -4,10 +4,8 @@
  */
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { homedir } from 'node:os';
-import { dirname, join } from 'node:path';
 import type { Digest } from '../../codec/mask-set.js';
+import { CacheFile } from './cache-file.js';
 import type { TensorLocation } from './safetensors.js';
 
 const CHUNK_BYTES = 4 << 20;
@@ -18,11 +16,11 @@ const CACHE_FROM_BYTES = 64 << 20;
 export function baseDigest(tensors: ReadonlyMap<string, TensorLocation>): Digest {
   const total = [...tensors.values()].reduce((sum, tensor) => sum + tensor.bytes, 0);
   if (total < CACHE_FROM_BYTES) return computeBaseDigest(tensors);
-  const key = fileIdentity(tensors);
-  const cached = readCache(key);
-  if (cached) return cached;
+  const cache = new CacheFile('base-digests', fileIdentity(tensors));
+  const cached = cache.read()?.trim() ?? '';
+  if (/^[0-9a-f]{64}$/.test(cached)) return cached;
   const digest = computeBaseDigest(tensors);
-  writeCache(key, digest);
+  cache.write(digest);
   return digest;
 }
 
@@ -58,29 +56,4 @@ function fileIdentity(tensors: ReadonlyMap<string, TensorLocation>): string {
     return `${file}\0${size}\0${mtimeMs}\0${ino}\0${dev}`;
   });
   return createHash('sha256').update(identity.join('\n')).digest('hex');
-}
-
-function cacheFile(key: string): string {
-  return join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'maskserve', 'base-digests', key);
-}
-
-function readCache(key: string): Digest | undefined {
-  try {
-    const text = readFileSync(cacheFile(key), 'utf8').trim();
-    return /^[0-9a-f]{64}$/.test(text) ? text : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-/** A cache that can't be written costs a second at the next start, nothing else. */
-function writeCache(key: string, digest: Digest): void {
-  try {
-    const file = cacheFile(key);
-    mkdirSync(dirname(file), { recursive: true });
-    writeFileSync(`${file}.${process.pid}`, digest);
-    renameSync(`${file}.${process.pid}`, file);
-  } catch {
-    return;
-  }
 }

@@ -29,6 +29,8 @@ export interface StartOptions {
   /** What key-value caches hold; `auto` by default. */
   readonly kvType?: KvType;
   readonly maxRunning?: number;
+  /** Choices between kernels are measured on this machine, and kept in the user's cache folder; false by default. */
+  readonly autotune?: boolean;
   /** Sequences that may wait beyond the running ones before queue_full. */
   readonly maxQueue?: number;
   /** Called when the engine thread dies; everything pending has been rejected by then. */
@@ -50,6 +52,7 @@ export async function startEngine(options: StartOptions): Promise<Engine> {
     kvType: options.kvType ?? DEFAULT_KV_TYPE,
     kvBytes: options.kvBytes ?? (options.backend === 'cuda' ? undefined : DEFAULTS.kvBytes),
     maxRunning: options.maxRunning ?? DEFAULTS.maxRunning,
+    autotune: options.autotune ?? false,
   };
   const worker = new Worker(new URL('./engine-worker.js', import.meta.url), { workerData, name: 'engine' });
   return new EngineClient(worker, await ready(worker), workerData.maxRunning, options);

@@ -18,6 +18,7 @@ const model = loadModel(options.modelDirectory, {
   threads: options.threads,
   denseOnHost: options.denseOnHost,
   kvType: options.kvType,
+  autotune: options.autotune,
   ...(options.maxContext === undefined ? {} : { maxContext: options.maxContext }),
 });
 const device = deviceMemory();

@@ -3,8 +3,10 @@ import { existsSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { native, type KvType } from '../../kernels/index.js';
 import { baseDigest } from './base-digest.js';
+import { tunedPanelTokens } from './autotune.js';
 import { Forward } from './llama.js';
 import { readModelConfig, type ModelConfig } from './model-config.js';
+import { panelTokensByRule, type PanelTokens } from './panel-tokens.js';
 import { locateTensors } from './safetensors.js';
 import { loadTokenizer, type ModelTokenizer } from './tokenizer.js';
 import type { MaskableMatrix, ModelInfo } from './types.js';
@@ -25,13 +27,18 @@ export interface Model {
   dispose(): void;
 }
 
-/** Loads `directory`. Throws one line that says which file, field or tensor can't be run and why; DeviceFull where a GPU has not the room. */
+/**
+ * Loads `directory`; autotune: choices between kernels that the rounding of results depends on are measured, or taken from an earlier measurement. Only a
+ * server asks for that: what a command prints must not depend on a file in a cache folder. Throws one line that says which file, field or tensor can't be
+ * run and why; DeviceFull where a GPU has not the room.
+ */
 export function loadModel(
   directory: string,
   options: {
     readonly threads?: number;
     readonly maxContext?: number;
     readonly kvType?: KvType;
+    readonly autotune?: boolean;
   } & WeightsPlace = {},
 ): Model {
   const path = resolve(directory);
@@ -43,7 +50,7 @@ export function loadModel(
   const weights = loadWeights(config, tensors, { ...options, denseOnHost });
   const contextLength = Math.min(config.context, options.maxContext ?? DEFAULT_CONTEXT_LIMIT);
   const tokenizer = loadTokenizer(path, config);
-  const forward = new Forward(config, weights, contextLength);
+  const forward = new Forward(config, weights, contextLength, choosePanelTokens(weights, options.autotune === true));
   return {
     info: {
       name: basename(path),
@@ -70,6 +77,11 @@ export function loadModel(
       weights.dispose();
     },
   };
+}
+
+/** A GPU chooses by itself. */
+function choosePanelTokens({ layers: [first] }: ModelWeights, autotune: boolean): PanelTokens {
+  return autotune && first && native.info().device === null ? tunedPanelTokens(first) : panelTokensByRule;
 }
 
 /** Only matrices of whole bytes of metadata have a compacted form. */

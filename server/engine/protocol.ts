@@ -27,6 +27,8 @@ export interface EngineOptions {
   readonly kvType: KvType;
   /** Sequences that take turns. */
   readonly maxRunning: number;
+  /** Whether choices between kernels are measured. */
+  readonly autotune: boolean;
 }
 
 export type ToEngine =

@@ -4,10 +4,12 @@ import { fileURLToPath } from 'node:url';
 import { native, type Isa } from '../../kernels/index.js';
 import { measureEngine, type EngineFigures } from './kernels-engine.js';
 import type { LayerFigures, LayerSettings } from './kernels-layer.js';
+import { measurePrompts, type PromptFigures } from './kernels-prompt.js';
 
 export interface KernelFigures {
   readonly layers: readonly LayerFigures[];
   readonly engine: readonly EngineFigures[];
+  readonly prompts: readonly PromptFigures[];
 }
 
 export interface KernelSettings {
@@ -29,6 +31,7 @@ export function measureKernels({ model, threads, runs }: KernelSettings): Kernel
   return {
     layers: isas.flatMap((isa) => counts.map((count) => layerOn(isa, { ...LAYER, threads: count, runs }))),
     engine: counts.map((count) => measureEngine(model, { threads: count, runs })),
+    prompts: counts.flatMap((count) => measurePrompts({ threads: count, runs })),
   };
 }
 
@@ -45,10 +48,11 @@ interface Bar {
   readonly bar: string;
 }
 
-export function kernelTable({ layers, engine }: KernelFigures): string {
+export function kernelTable({ layers, engine, prompts }: KernelFigures): string {
   const lines = [
     ...layers.flatMap((figures) => [`\n${layerTitle(figures)}`, ...layerBars(figures).map(line)]),
     ...engine.flatMap((figures) => [`\n${engineTitle(figures)}`, ...engineBars(figures).map(line)]),
+    ...prompts.flatMap((figures) => [`\n${promptTitle(figures)}`, ...promptLines(figures).map(line)]),
   ];
   return lines.join('\n');
 }
@@ -85,6 +89,18 @@ function engineBars(figures: EngineFigures): Bar[] {
     { what: '8 sequences of 8 patches ÷ 8 of one mask', reached: times(figures.patchedOverParent), bar: '≥ 0.85' },
     { what: 'a patched task ÷ a compacted one', reached: percent(figures.patchShare), bar: '≤ 4%' },
   ];
+}
+
+function promptTitle({ model, threads, tuningMs }: PromptFigures): string {
+  return `short prompts, shapes of ${model}, ${threadsOf(threads)}: chosen in ${tuningMs.toFixed(0)} ms`;
+}
+
+function promptLines({ shapes }: PromptFigures): Bar[] {
+  return shapes.map(({ shape, rule, tuned, tunedOverRule }) => ({
+    what: `${shape}: panels from ${tuned} tokens, by rule ${rule}; tuned ÷ rule`,
+    reached: times(tunedOverRule),
+    bar: '',
+  }));
 }
 
 function times(ratio: number): string {

@@ -3,7 +3,7 @@
  * on a random-weight 162 M LLaMA, or on the models named. Prints the hardware first; ratios are of one run.
  *
  * `npm run bench -- kernels [--model DIR] [--json FILE] [--runs N] [--threads N]`: the matrix products of decoding, on a layer of 256 MiB and in the engine on the
- * random-weight model, beside their bars, on one and on all threads, on the best instruction set and on AVX2.
+ * random-weight model, beside their bars, on one and on all threads, on the best instruction set and on AVX2; and what autotuning makes of short prompts.
  *
  * `npm run bench -- train [--yardstick PYTHON --yardstick-script FILE] [--json FILE] [--runs N] [--threads N]`: training speed and peak memory on models/tiny, beside the
  * PyTorch yardstick's (`maskllm_torch.py`) in alternating runs when a Python with torch is named, there or in MASKSERVE_YARDSTICK and MASKSERVE_YARDSTICK_SCRIPT.

@@ -65,6 +65,13 @@ describe('the configuration', () => {
     assert.deepEqual(parse(['--kv-bytes', '1M']).given, { cacheBytes: undefined, kvBytes: 2 ** 20 });
   });
 
+  it('measures kernels unless it is told not to, by a flag or by 1 in its variable', () => {
+    assert.deepEqual([parse([]).autotune, parse(['--no-autotune']).autotune], [true, false]);
+    const variable = (value: string): boolean => parse([], { MASKSERVE_NO_AUTOTUNE: value }).autotune;
+    assert.deepEqual(['1', '0', ''].map(variable), [false, true, true]);
+    assert.throws(() => variable('yes'), /^Error: expected one of 1, 0 for MASKSERVE_NO_AUTOTUNE but received "yes"$/);
+  });
+
   it('takes several origins', () => {
     const flags = parse(['--allow-origin', 'https://a.example', '--allow-origin', 'http://b.example:81/']);
     assert.deepEqual(flags.allowOrigins, ['https://a.example', 'http://b.example:81']);

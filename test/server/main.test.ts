@@ -38,7 +38,16 @@ describe('the command maskserve', () => {
   }
 
   async function start(store: string, args: readonly string[] = []): Promise<Maskserve> {
-    const { child, output } = launch(['--port', '0', '--threads', '1', '--store', join(folder, store), ...args]);
+    const { child, output } = launch([
+      '--port',
+      '0',
+      '--threads',
+      '1',
+      '--no-autotune',
+      '--store',
+      join(folder, store),
+      ...args,
+    ]);
     const ended = once(child, 'exit').then(([code]) => code as number | null);
     while (!output.stdout.includes('-d ')) {
       if (child.exitCode !== null) throw new Error(`it ended: ${output.stderr}`);

@@ -21,7 +21,7 @@ export interface Served {
 export async function serveTiny(...flags: string[]): Promise<Served> {
   const folder = mkdtempSync(join(tmpdir(), 'maskctl-store-'));
   const args = ['--model', TINY, '--store', folder, '--port', '0', '--threads', '1', '--log-level', 'warn', ...flags];
-  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, [MAIN, '--no-autotune', ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
   const exited = once(child, 'exit');
   let said = '';
   for await (const text of child.stdout.setEncoding('utf8') as AsyncIterable<string>) {

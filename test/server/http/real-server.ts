@@ -41,7 +41,7 @@ export async function startRealServer({
 }: RealServerOptions = {}): Promise<RealServer> {
   const folder = await mkdtemp(join(tmpdir(), 'maskserve-http-'));
   const model = await tinyWithoutMasks(folder, tokenizerSettings);
-  const command = parseConfig(['--model', model, '--store', join(folder, 'store'), '--port', '0'], {});
+  const command = parseConfig(['--model', model, '--store', join(folder, 'store'), '--port', '0', '--no-autotune'], {});
   if (command.type !== 'serve') throw new Error('expected a configuration');
   const settings = { ...command.config, cacheBytes: 64 * 2 ** 20, kvBytes: 256 * 2 ** 20, threads: 1, ...config };
   const server = await serve(settings, pino({ level: 'silent' }), { limits: limits ?? {} });

@@ -14,7 +14,7 @@ export interface ServerProcess {
 
 export async function startProcess(store: string, ...flags: string[]): Promise<ServerProcess> {
   const args = ['--model', TINY, '--store', store, '--port', '0', '--threads', '1', '--log-level', 'error', ...flags];
-  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, [MAIN, '--no-autotune', ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
   const exited = once(child, 'exit').then(([code]) => code as number | null);
   let said = '';
   for await (const text of child.stdout.setEncoding('utf8') as AsyncIterable<string>) {
