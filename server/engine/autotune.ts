@@ -24,29 +24,35 @@ const MOST_TOKENS = 64;
 const BUDGET_MS = 250;
 const RUNS = 5;
 /** Elements of what is multiplied, a thread: the rows of a larger matrix are like these. */
-const SAMPLE_ELEMENTS = 1 << 21;
+const SAMPLE_ELEMENTS = 1 << 20;
+/** As many layers as these elements take: more than most caches hold. */
+const COLD_ELEMENTS = 1 << 26;
 
-/** The choices for the shapes of `layer`, which the others of its model have too; the rule for what no time was left for. `now`: milliseconds that passed. */
-export function tunedPanelTokens(layer: LayerWeights, now = (): number => performance.now()): PanelTokens {
+/** The choices for the shapes of a model's layers; the rule for what no time was left for. `now`: milliseconds that passed. */
+export function tunedPanelTokens(layers: readonly LayerWeights[], now = (): number => performance.now()): PanelTokens {
   const kept = keptChoices();
-  const { q, k, v, o, gate, up, down } = layer;
-  const missing = [[q, k, v], [o], [gate, up], [down]].filter((matrices) => !kept.has(shapeOf(matrices)));
+  const roles = [['q', 'k', 'v'], ['o'], ['gate', 'up'], ['down']] as const;
+  const groups = roles.map((of) => layers.map((layer) => of.map((role) => layer[role])));
+  const missing = groups.filter(([matrices]) => matrices !== undefined && !kept.has(shapeOf(matrices)));
   const measured = tune(missing, now);
   if (measured.size > 0) keepChoices(measured);
   const choices: Choices = new Map([...kept, ...measured]);
   return (rows, cols) => choices.get(shapeName(rows, cols)) ?? panelTokensByRule(rows, cols);
 }
 
-/** Of as many shapes, in their order, as BUDGET_MS is enough for. */
-export function tune(groups: readonly Matrices[], now: () => number): Choices {
+/** Of as many shapes, in their order, as BUDGET_MS is enough for. groups: of each shape, what is multiplied in one call, of every layer. */
+export function tune(groups: readonly (readonly Matrices[])[], now: () => number): Choices {
   const end = now() + BUDGET_MS;
   const choices = new Map<string, number>();
+  const elements = SAMPLE_ELEMENTS * native.info().threads;
+  const most = Math.max(1, Math.floor(COLD_ELEMENTS / elements));
   // Without a shuffle whose places are data nothing is multiplied by panels.
   if (native.info().isa === 'scalar') return choices;
-  for (const matrices of groups) {
+  for (const layers of groups) {
+    const matrices = layers[0] ?? [];
     const shape = shapeOf(matrices);
     if (choices.has(shape) || now() >= end || matrices.some(({ cols }) => cols % 8 !== 0)) continue;
-    const sample = new CompactedSample(matrices, MOST_TOKENS, SAMPLE_ELEMENTS * native.info().threads);
+    const sample = new CompactedSample(layers.slice(0, most), MOST_TOKENS, elements);
     try {
       const chosen = pickPanelTokens((tokens) => (now() < end ? timesOf(sample, tokens, now) : undefined));
       if (chosen !== undefined) choices.set(shape, chosen);

@@ -80,8 +80,8 @@ export function loadModel(
 }
 
 /** A GPU chooses by itself. */
-function choosePanelTokens({ layers: [first] }: ModelWeights, autotune: boolean): PanelTokens {
-  return autotune && first && native.info().device === null ? tunedPanelTokens(first) : panelTokensByRule;
+function choosePanelTokens({ layers }: ModelWeights, autotune: boolean): PanelTokens {
+  return autotune && native.info().device === null ? tunedPanelTokens(layers) : panelTokensByRule;
 }
 
 /** Only matrices of whole bytes of metadata have a compacted form. */

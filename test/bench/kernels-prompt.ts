@@ -23,42 +23,41 @@ export interface PromptFigures {
 }
 
 const MODELS = {
-  'models/tiny': { hidden: 256, ffn: 704, heads: 4, kvHeads: 2, headDim: 64 },
-  'SmolLM2-135M': { hidden: 576, ffn: 1536, heads: 9, kvHeads: 3, headDim: 64 },
-  'the 162 M model': { hidden: 768, ffn: 3072, heads: 12, kvHeads: 12, headDim: 64 },
+  'models/tiny': { layers: 6, hidden: 256, ffn: 704, heads: 4, kvHeads: 2, headDim: 64 },
+  'SmolLM2-135M': { layers: 30, hidden: 576, ffn: 1536, heads: 9, kvHeads: 3, headDim: 64 },
+  'the 162 M model': { layers: 12, hidden: 768, ffn: 3072, heads: 12, kvHeads: 12, headDim: 64 },
 };
 /** Lengths of prompts: between the candidates, where a wrong hand-over costs. */
 const TOKENS = [8, 12, 20, 28, 40, 56];
-/** bf16 of 1 and of −2⁻⁶: values don't matter to the time of a product. */
-const WEIGHTS = Uint16Array.of(0x3f80, 0xbc80);
 
 export function measurePrompts(settings: { threads: number; runs: number }): PromptFigures[] {
   native.setThreads(settings.threads);
-  return Object.entries(MODELS).map(([model, dimensions]) => {
+  return Object.entries(MODELS).map(([model, { layers, ...dimensions }]) => {
     const { q, k, v, o, gate, up, down } = layerShapes(dimensions);
     const groups = [[q, k, v], [o], [gate, up], [down]].map((shapes) =>
-      shapes.map(({ rows, cols }) => ({ rows, cols, weight: randomLike(rows * cols) })),
+      Array.from({ length: layers }, () => shapes.map(({ rows, cols }) => ({ rows, cols, weight: ones(rows * cols) }))),
     );
     const started = performance.now();
     const choices = tune(groups, () => performance.now());
     const tuningMs = performance.now() - started;
-    const shapes = groups.map((matrices) => {
+    const shapes = groups.map((all) => {
+      const matrices = all[0] ?? [];
       const [shape, rule] = [shapeOf(matrices), panelTokensByRule(0, matrices[0]?.cols ?? 0)];
       const tuned = choices.get(shape) ?? rule;
       return {
         shape,
         rule,
         tuned,
-        tunedOverRule: rule === tuned ? 1 : speedRatio(matrices, tuned, rule, settings.runs),
+        tunedOverRule: rule === tuned ? 1 : speedRatio(all, tuned, rule, settings.runs),
       };
     });
-    for (const { weight } of groups.flat()) native.free(weight);
+    for (const { weight } of groups.flat(2)) native.free(weight);
     return { model, threads: native.info().threads, tuningMs, shapes };
   });
 }
 
-function speedRatio(matrices: Matrices, tuned: number, rule: number, runs: number): number {
-  const sample = new CompactedSample(matrices, Math.max(...TOKENS));
+function speedRatio(layers: readonly Matrices[], tuned: number, rule: number, runs: number): number {
+  const sample = new CompactedSample(layers, Math.max(...TOKENS));
   const by = (panelTokens: number) => (): void => {
     for (const tokens of TOKENS) sample.multiply(tokens, panelTokens);
   };
@@ -67,12 +66,8 @@ function speedRatio(matrices: Matrices, tuned: number, rule: number, runs: numbe
   return ratio;
 }
 
-function randomLike(count: number): Handle {
+function ones(count: number): Handle {
   const handle = native.alloc(count * 2);
-  native.write(
-    handle,
-    0,
-    Uint16Array.from({ length: count }, (_, i) => WEIGHTS[i % 2] as number),
-  );
+  native.write(handle, 0, new Uint16Array(count).fill(0x3f80));
   return handle;
 }

@@ -76,7 +76,7 @@ describe('picking the number of tokens from which panels are used', () => {
 });
 
 describe('measuring', () => {
-  const groups = [[layer.q, layer.k, layer.v], [layer.o], [layer.gate, layer.up]];
+  const groups = [[[layer.q, layer.k, layer.v]], [[layer.o]], [[layer.gate, layer.up]]];
   /** A clock that is `step` further whenever it is looked at: every product takes as long. */
   const clock = (step: number) => {
     let ms = 0;
@@ -100,7 +100,7 @@ describe('measuring', () => {
 describe('what was measured', { skip: native.info().isa === 'scalar' ? 'nothing is chosen here' : false }, () => {
   /** By a clock so slow that time is left for every shape, whatever else this machine does. */
   const choices = (): number[] => {
-    const of = tunedPanelTokens(layer, () => performance.now() / 1000);
+    const of = tunedPanelTokens(model.weights.layers, () => performance.now() / 1000);
     return SHAPES.map(([rows, cols]) => of(rows, cols));
   };
   const kept = (): Record<string, Record<string, unknown>> =>
