@@ -136,7 +136,7 @@ export function addMaskTrainingOptions(command: Command): Command {
     .addOption(
       new Option(
         '--loss <loss>',
-        `lm: next token; kl: KL to the dense model, or to --teacher; mix: half of each; auto: mix, or lm where the teacher is worse on held-out text than the mask to start from (default: ste ${of('ste', 'loss')}, with --from ${of('ste', 'loss', true)}; gumbel ${of('gumbel', 'loss')})`,
+        `lm: next token; kl: KL to the dense model, or to --teacher; mix: half of each; auto: mix, or lm where the teacher is not clearly better on held-out text than the mask to start from (default: ste ${of('ste', 'loss')}, with --from ${of('ste', 'loss', true)}; gumbel ${of('gumbel', 'loss')})`,
       ).choices(LOSSES),
     )
     .addOption(

@@ -115,7 +115,7 @@ export function describeStart(event: TrainStarted): string {
 }
 
 function describeLoss({ priorPerplexity }: TrainStarted, chosen: NonNullable<TrainStarted['chosenLoss']>): string {
-  const than = `(perplexity ${chosen.teacherPerplexity.toFixed(2)}) is ${chosen.loss === 'lm' ? 'no better' : 'better'} on the held-out text than the start (${priorPerplexity.toFixed(2)})`;
+  const than = `(perplexity ${chosen.teacherPerplexity.toFixed(2)}) is ${chosen.loss === 'lm' ? 'not clearly better' : 'better'} on the held-out text than the start (${priorPerplexity.toFixed(2)})`;
   return chosen.loss === 'lm'
     ? `loss: lm alone, for the teacher ${than}`
     : `loss: half KL to the teacher, half next token, for the teacher ${than}`;

@@ -11,7 +11,7 @@ export type PriorMethod = 'magnitude' | 'wanda' | 'sparsegpt' | 'none';
 /** Every constant of a run: what `--help` lists. Defaults are in defaults.ts, by method. */
 export interface MaskTrainingSettings {
   readonly method: TrainMethod;
-  /** `auto`: `mix`, or `lm` where the teacher is worse than the start on the run's own held-out text. */
+  /** `auto`: `mix`, or `lm` where the teacher is not clearly better than the start on the run's own held-out text. */
   readonly loss: TrainLoss | 'auto';
   /** Weights kept of every so many; undefined: 2:4. */
   readonly pattern?: MaskPattern;

@@ -1,6 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { mixThenLm, klWeightAt, parseLossSchedule, totalSteps } from '../../../server/trainer/loss-schedule.js';
+import {
+  klWeightAt,
+  lossAgainst,
+  mixThenLm,
+  parseLossSchedule,
+  totalSteps,
+} from '../../../server/trainer/loss-schedule.js';
 
 test('phases follow each other, each with its share of KL', () => {
   const phases = parseLossSchedule('kl:2, 0.7:1,mix:1,lm:2');
@@ -23,6 +29,13 @@ test('without a schedule half of the steps have half KL, the rest LM alone', () 
   ]);
   assert.equal(totalSteps(mixThenLm(7)), 7);
   assert.deepEqual(mixThenLm(0), []);
+});
+
+test('a teacher that is a few percent better than the start has nothing to teach', () => {
+  assert.equal(lossAgainst(8.64, 12.7), 'mix');
+  assert.equal(lossAgainst(13.99, 15.5), 'mix');
+  assert.equal(lossAgainst(8.4, 8.97), 'lm');
+  assert.equal(lossAgainst(25.49, 13.6), 'lm');
 });
 
 test('what is no schedule is refused', () => {

@@ -118,7 +118,7 @@ test('a copy of the model teaches what the model itself does; a tuned one teache
   assert.notEqual(other.started.teacher?.perplexity, other.finished.heldOut[0]?.dense);
 });
 
-test('auto takes half KL to a teacher that is better on held-out text than the start, and the LM loss alone where it is not', async () => {
+test('auto takes half KL to a teacher that is clearly better on held-out text than the start, and the LM loss alone where it is not', async () => {
   const wanted = request({ loss: 'auto', steps: 1, prior: 'magnitude' });
   const good = await run(model, wanted);
   assert.deepEqual(good.started.chosenLoss, { loss: 'mix', teacherPerplexity: good.finished.heldOut[0]?.dense });
