@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "op.h"
+#include "recording.h"
 
 namespace maskserve {
 namespace cuda {
@@ -66,6 +67,7 @@ void Release(void* memory, size_t bytes) {
   if (memory == nullptr) return;
   ForgetPatches(memory, bytes);
   releases.fetch_add(1);
+  std::lock_guard<std::recursive_mutex> lock(RecordingMutex());
   cudaDeviceSynchronize();
   cudaFree(memory);
 }

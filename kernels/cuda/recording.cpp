@@ -139,6 +139,11 @@ void ms_recording::Launch(cudaStream_t stream) {
 namespace maskserve {
 namespace cuda {
 
+std::recursive_mutex& RecordingMutex() {
+  static auto& mutex = *new std::recursive_mutex;
+  return mutex;
+}
+
 namespace {
 
 uint64_t MovesOf(const ms_context& ctx) {
@@ -151,6 +156,7 @@ ms_status RecordBegin(ms_context* ctx) {
     auto recording = std::make_unique<ms_recording>();
     recording->moves = MovesOf(*ctx);
     recording->exact = ctx->exact;
+    recording->alone.lock();
     // Other threads load tasks meanwhile: what they ask the device for is no part of it.
     Require(cudaStreamBeginCapture(op.stream(), cudaStreamCaptureModeRelaxed), "recording a step");
     ctx->arena.Freeze(true);
@@ -168,6 +174,7 @@ ms_status RecordEnd(ms_context* ctx, ms_recording** host_recording) {
   ctx->arena.Freeze(false);
   cudaGraph_t graph = nullptr;
   const cudaError_t error = cudaStreamEndCapture(ctx->stream, &graph);
+  recorded->alone.unlock();
   if (error != cudaSuccess || recorded->failed) {
     cudaGetLastError();
     if (graph != nullptr) cudaGraphDestroy(graph);

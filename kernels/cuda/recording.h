@@ -3,10 +3,22 @@
 #pragma once
 
 #include <cstdint>
+#include <mutex>
 #include <vector>
 
 #include "../include/backend.h"
 #include "runtime.h"
+
+namespace maskserve {
+namespace cuda {
+
+// Held while a stream records, and by whoever waits for the whole device: a wait of any thread would break the
+// recording (CUDA C++ Programming Guide, "Stream capture: prohibited operations"). A thread that records may wait, to
+// its own loss.
+std::recursive_mutex& RecordingMutex();
+
+}  // namespace cuda
+}  // namespace maskserve
 
 struct ms_recording {
   // Throws Failure where there is no room for it.
@@ -38,6 +50,7 @@ struct ms_recording {
   uint64_t moves = 0;
   int32_t exact = 0;
   bool failed = false;  // an op while it was recorded
+  std::unique_lock<std::recursive_mutex> alone{maskserve::cuda::RecordingMutex(), std::defer_lock};
 
  private:
   ms_cache_row* Table(size_t index) { return reinterpret_cast<ms_cache_row*>(changing_.data() + tables_[index]); }

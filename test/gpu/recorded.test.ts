@@ -1,9 +1,11 @@
 /** Decoding steps that are recorded and done again give the bits of steps that are not, whatever comes and goes between them. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test, type TestContext } from 'node:test';
+import { Worker } from 'node:worker_threads';
 import { native, type Handle } from '../../kernels/index.js';
 import type { Draw } from '../../server/engine/draws.js';
 import { KvCache } from '../../server/engine/kv-cache.js';
@@ -13,6 +15,7 @@ import type { TaskWeights } from '../../server/engine/types.js';
 import { writeRandomModel } from '../bench/random-model.js';
 import { assertSameBits, changed, metadata, random } from '../kernels/numbers.js';
 import { noGpu, runningOn } from './gpu.js';
+import { BEGIN, GIVEN_BACK, GIVING_BACK, STATE } from './release-signals.js';
 
 const SHAPE = { hidden: 64, layers: 2, heads: 4, kvHeads: 2, ffn: 128, vocab: 96, context: 2048 };
 const PROMPT = Int32Array.of(5, 77, 1, 9);
@@ -214,3 +217,29 @@ for (const [name, recorded, play] of SCENES) {
     assert.ok(actual.logits.every((logits) => logits.every(Number.isFinite)));
   });
 }
+
+test(
+  'memory that another thread gives back while a step is recorded waits for its end, and leaves it whole',
+  { skip: noGpu },
+  async () => {
+    const signals = new Int32Array(new SharedArrayBuffer(8));
+    const worker = new Worker(new URL('./release.worker.js', import.meta.url), { workerData: signals });
+    const ended = once(worker, 'exit');
+    await once(worker, 'message');
+    runningOn('cuda', () => {
+      const x = native.alloc(256);
+      assert.ok(native.beginRecording());
+      Atomics.store(signals, BEGIN, 1);
+      Atomics.notify(signals, BEGIN);
+      Atomics.wait(signals, STATE, 0);
+      Atomics.wait(signals, STATE, GIVING_BACK, 100);
+      native.add(x, x, 64);
+      const recording = native.endRecording();
+      native.free(x);
+      assert.notEqual(recording, 0);
+      native.freeRecording(recording);
+    });
+    await ended;
+    assert.equal(Atomics.load(signals, STATE), GIVEN_BACK);
+  },
+);

@@ -1,12 +1,13 @@
 // The CUDA runtime of kernels/cuda/runtime.h over host memory, for tests: streams do everything at once, or keep it in
-// a graph (a wait then ends the graph, as on a GPU), a GPU has as much memory as MASKSERVE_HOST_GPU_BYTES says (1 GiB),
-// and memory that is given back or written past is the sanitizer's to find.
+// a graph (a wait, of any thread for the device, then ends the graph, as on a GPU), a GPU has as much memory as
+// MASKSERVE_HOST_GPU_BYTES says (1 GiB), and memory that is given back or written past is the sanitizer's to find.
 
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <set>
 
 #include "../../../kernels/cuda/device.h"
 #include "../../../kernels/cuda/host/execution.h"
@@ -44,6 +45,12 @@ std::map<void*, size_t>& Live() {
   return live;
 }
 size_t used = 0;
+
+// Streams that record, of all threads.
+std::set<cudaStream_t>& Recording() {
+  static auto& recording = *new std::set<cudaStream_t>;
+  return recording;
+}
 
 template <typename Body>
 cudaError_t Do(cudaStream_t stream, Body&& body) {
@@ -129,10 +136,14 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   stream->capture = new CUgraph_st;
   stream->broken = false;
   Capture() = &stream->capture->nodes;
+  std::lock_guard<std::mutex> lock(mutex);
+  Recording().insert(stream);
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  std::lock_guard<std::mutex> lock(mutex);
+  Recording().erase(stream);
   Capture() = nullptr;
   *graph = stream->capture;
   stream->capture = nullptr;
@@ -163,7 +174,9 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
 }
 
 cudaError_t cudaDeviceSynchronize() {
-  return cudaSuccess;
+  std::lock_guard<std::mutex> lock(mutex);
+  for (const cudaStream_t stream : Recording()) stream->broken = true;
+  return Recording().empty() ? cudaSuccess : cudaErrorStreamCaptureUnsupported;
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
