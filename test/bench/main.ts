@@ -11,9 +11,9 @@
  * `npm run bench -- codec [--prepared DIR --patch FILE…] [--json FILE] [--plot FILE] [--markdown FILE] [--from FILE] [--cpu-time] [--runs N] [--threads N]`: what masks cost in each coder beside zstd, brotli and the
  * published form, where the bytes go, how fast they are coded (`--cpu-time`: by CPU time, where others use the machine), and which bars that reaches; with a prepared base, its general mask and patches of it too. `--plot FILE`: the sizes as a picture, .png or .svg; `--markdown FILE`: as README's table; `--from FILE`: of an earlier run's JSON.
  *
- * `npm run bench -- peers [--smollm2 DIR] [--yardstick PYTHON] [--large] [--quick] [--cpu-time] [--model DIR]… [--json FILE] [--runs N] [--threads N]`: the same model in llama.cpp
+ * `npm run bench -- peers [--smollm2 DIR] [--yardstick PYTHON] [--large] [--layers] [--quick] [--cpu-time] [--model DIR]… [--json FILE] [--runs N] [--threads N]`: the same model in llama.cpp
  * (`npm ci --prefix test/bench/peers`), onnxruntime and PyTorch, side by side, and single layers; SmolLM2 from its folder there or in MASKSERVE_SMOLLM2; `--large`: the 1.1 B
- * shape instead; `--quick`: one round of the 162 M model; `--cpu-time`: one thread, by the CPU time of its process, where others use the machine.
+ * shape instead; `--layers`: single layers alone; `--quick`: one round of the 162 M model; `--cpu-time`: one thread, by the CPU time of its process, where others use the machine.
  *
  * `npm run bench -- gpu [--json FILE] [--runs N]`: LLaMA-2-7B's matrices on the GPU, decoding and prefill, a task's bytes, a cold switch, masks decoded on the device, whole answers, and training at 1.1 B beside PyTorch's (a Python with torch: MASKSERVE_YARDSTICK, or python3);
  * one line with the reason where there is no GPU.
@@ -53,6 +53,7 @@ const { values, positionals } = parseArgs({
     from: { type: 'string' },
     smollm2: { type: 'string' },
     large: { type: 'boolean', default: false },
+    layers: { type: 'boolean', default: false },
     quick: { type: 'boolean', default: false },
     'cpu-time': { type: 'boolean', default: false },
   },
@@ -169,7 +170,7 @@ async function benchPeers(): Promise<void> {
   const runs = Number(values.runs ?? PEER_RUNS);
   if (!(Number.isInteger(runs) && runs > 0))
     return fail(`expected --runs to be a whole number from 1 but received ${values.runs}`);
-  const { model: models, large, quick, 'cpu-time': cpuTime } = values;
+  const { model: models, large, layers, quick, 'cpu-time': cpuTime } = values;
   const python = values.yardstick ?? process.env['MASKSERVE_YARDSTICK'];
   const smollm2 = values.smollm2 ?? process.env['MASKSERVE_SMOLLM2'];
   console.log(`hardware: ${hardwareLine(hardware())}`);
@@ -177,6 +178,7 @@ async function benchPeers(): Promise<void> {
     const peers = await comparePeers({
       models,
       large,
+      layers,
       quick,
       runs,
       threads: Number(values.threads),

@@ -14,6 +14,8 @@ export interface PeersOptions {
   readonly models: readonly string[] | undefined;
   /** The 1.1 B shape instead of the usual models. */
   readonly large: boolean;
+  /** No model, single layers alone. */
+  readonly layers: boolean;
   /** A folder with SmolLM2's GGUF and its converter, `convert.mjs`. */
   readonly smollm2: string | undefined;
   /** One round of the 162 M model, no layers. */
@@ -51,7 +53,7 @@ export async function comparePeers(options: PeersOptions): Promise<PeersFigures>
   };
   process.once('SIGINT', interrupted).once('SIGTERM', interrupted);
   try {
-    for (const subject of subjects(options, scratch)) {
+    for (const subject of options.layers ? [] : subjects(options, scratch)) {
       const own = join(scratch, `${subject.name}-files`);
       for await (const figures of measureModel({ ...common, ...subject, scratch: own })) {
         console.log(modelTable(figures, subject.name === RANDOM_162M));
