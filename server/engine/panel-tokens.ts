@@ -8,11 +8,12 @@ export const LONG_PROMPT = 65;
 export type PanelTokens = (rows: number, cols: number) => number;
 
 const LEAST = 8;
+const MOST = 32;
 const COLUMNS_PER_TOKEN = native.info().isa === 'avx512' ? 24 : Infinity;
 
 /**
- * As measured on one machine. With AVX-512 BF16 from some K / 24 tokens on (8 of 256 columns, 24 of 576, 32 of 768, 64 of 1536): sums across lanes are what
- * the dot products of short rows spend their time on. With AVX2 from 8.
+ * As measured on one machine, with weights that are in no cache. With AVX-512 BF16 from some K / 24 tokens on (8 of 256 columns, 24 of 576, 32 of 768 to 3072, 16 of 4096 and more):
+ * sums across lanes are what the dot products of short rows spend their time on. With AVX2 from 8.
  */
 export const panelTokensByRule: PanelTokens = (_, cols) =>
-  Math.min(LONG_PROMPT, Math.max(LEAST, Math.ceil(cols / COLUMNS_PER_TOKEN)));
+  Math.min(MOST, Math.max(LEAST, Math.ceil(cols / COLUMNS_PER_TOKEN)));

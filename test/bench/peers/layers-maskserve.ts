@@ -1,8 +1,12 @@
 /** One linear layer by maskserve's kernels, dense or 2:4. */
-import { native, type Handle } from '../../../kernels/index.js';
+import { native, NO_BUFFER, type Handle } from '../../../kernels/index.js';
+import { panelTokensByRule } from '../../../server/engine/panel-tokens.js';
 import { milliseconds } from './clock.js';
 import type { Layers } from './engine.js';
 import { COMPUTE_BOUND_TOKENS, type EngineSettings, LAYER_BYTES, type LayerRequest } from './protocol.js';
+
+/** No second and third product, no patches. */
+const ALONE = [NO_BUFFER, NO_BUFFER, 0, NO_BUFFER, NO_BUFFER, 0, new Float64Array(0)] as const;
 
 /** Copies of a layer, each in the form that is measured. */
 interface Copies {
@@ -28,7 +32,7 @@ export function openLayers({ threads, clock, masked = false }: EngineSettings): 
         Float32Array.from({ length: tokens * cols }, (_, i) => ((i * 37) % 101) / 101 - 0.5),
       );
       const product = (weight: Handle): void => {
-        if (masked) native.matmul24(y, x, weight, tokens, rows, cols);
+        if (masked) native.matmul24Fused(x, tokens, cols, y, weight, rows, ...ALONE, panelTokensByRule(rows, cols));
         else native.matmul(y, x, weight, tokens, rows, cols);
       };
       product(copies.weights[0] as Handle);
