@@ -6,6 +6,7 @@
 import { native } from '../../kernels/index.js';
 import { keepChoices, keptChoices, type Choices } from './autotune-cache.js';
 import { CompactedSample, type Matrices } from './compacted-sample.js';
+import { byInput } from './linear-shapes.js';
 import { LONG_PROMPT, panelTokensByRule, type PanelTokens } from './panel-tokens.js';
 import type { LayerWeights } from './weights.js';
 
@@ -31,8 +32,8 @@ const COLD_ELEMENTS = 1 << 26;
 /** The choices for the shapes of a model's layers; the rule for what no time was left for. `now`: milliseconds that passed. */
 export function tunedPanelTokens(layers: readonly LayerWeights[], now = (): number => performance.now()): PanelTokens {
   const kept = keptChoices();
-  const roles = [['q', 'k', 'v'], ['o'], ['gate', 'up'], ['down']] as const;
-  const groups = roles.map((of) => layers.map((layer) => of.map((role) => layer[role])));
+  const perLayer = layers.map((layer) => byInput(layer));
+  const groups = (perLayer[0] ?? []).map((_, i) => perLayer.map((matrices) => matrices[i] ?? []));
   const missing = groups.filter(([matrices]) => matrices !== undefined && !kept.has(shapeOf(matrices)));
   const measured = tune(missing, now);
   if (measured.size > 0) keepChoices(measured);

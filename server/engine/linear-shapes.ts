@@ -34,6 +34,11 @@ export function layerShapes({
   };
 }
 
+/** What a layer has for each role, those of one input together. */
+export function byInput<T>({ q, k, v, o, gate, up, down }: Readonly<Record<LinearRole, T>>): T[][] {
+  return [[q, k, v], [o], [gate, up], [down]];
+}
+
 /** Of all layers, by parameter name. */
 export function linearShapes(config: Dimensions & Pick<ModelConfig, 'layers'>): LinearShape[] {
   const shapes = Object.values(layerShapes(config));

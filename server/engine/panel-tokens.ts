@@ -12,7 +12,7 @@ const MOST = 32;
 const COLUMNS_PER_TOKEN = native.info().isa === 'avx512' ? 24 : Infinity;
 
 /**
- * As measured on one machine, with weights that are in no cache. With AVX-512 BF16 from some K / 24 tokens on (8 of 256 columns, 24 of 576, 32 of 768 to 3072, 16 of 4096 and more):
+ * As measured on one machine, with weights that are in no cache. With AVX-512 BF16 they pay from 8 tokens on with 256 columns, 24 with 576, 32 with 768 to 3072, 16 with 4096 and more: about K / 24, and no more than 32, for
  * sums across lanes are what the dot products of short rows spend their time on. With AVX2 from 8.
  */
 export const panelTokensByRule: PanelTokens = (_, cols) =>

@@ -6,7 +6,6 @@ import { randomBytes } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Digest } from '../../codec/mask-set.js';
-import type { BackendName } from '../../kernels/backend-types.js';
 import type { ModelInfo } from '../engine/types.js';
 import { ServerError } from '../errors.js';
 import type { TemporaryFile } from '../store/stable-storage.js';
@@ -18,7 +17,7 @@ import { NO_PROGRESS } from './progress.js';
 import { LostToPrior, publishLearned } from './publish.js';
 import { withAllSettings } from './request.js';
 import { RequestIntake } from './request-intake.js';
-import { orderOf } from './training-order.js';
+import { orderOf, type TrainingPlace } from './training-order.js';
 import { startTraining, type TrainingThread } from './training-thread.js';
 import type { Learned, TrainingOutcome } from './training-protocol.js';
 import {
@@ -38,27 +37,16 @@ const CRASH_LIMIT = 3;
 const RETRY_AFTER_SECONDS = 5;
 const POLL_MS = 10;
 
-export interface TrainingJobsOptions {
+export interface TrainingJobsOptions extends TrainingPlace {
   /** Made where it is missing; whoever calls holds the lock of the store that it lies in. */
   readonly directory: string;
   readonly model: Pick<ModelInfo, 'directory' | 'contextLength' | 'vocabularySize'>;
   readonly registry: Registry;
-  readonly maxContext: number | undefined;
-  /**
-   * Where jobs train. One that an earlier server began goes on here, wherever that was: another backend sums in another order, so numbers differ in their last bits from
-   * then on, and the mask where two weights score nearly alike.
-   */
-  readonly backend: BackendName;
-  /** Of a GPU: the most that a job may take there. One that needs more fails before it takes anything. */
-  readonly deviceBytes: number | undefined;
-  readonly threads: number;
   /** Jobs that may wait. */
   readonly maxQueue: number;
   readonly maxBytes: number;
   /** Largest container to publish. */
   readonly maxMaskBytes: number;
-  /** Between two checkpoints: work that a kill may cost. */
-  readonly checkpointSeconds: number;
   readonly log: StoreLog;
 }
 

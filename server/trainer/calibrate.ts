@@ -4,6 +4,7 @@
  */
 import { native, type Handle } from '../../kernels/index.js';
 import { KvCache } from '../engine/kv-cache.js';
+import { byInput } from '../engine/linear-shapes.js';
 import { CHUNK_TOKENS } from '../engine/llama.js';
 import type { Model } from '../engine/model.js';
 import { Random } from '../engine/random.js';
@@ -23,7 +24,7 @@ export interface Calibration {
 export function inputGroupsOf(weights: ModelWeights): DenseMatrix[][] {
   const names = new Set(matricesOf(weights).map(({ name }) => name));
   return weights.layers
-    .flatMap((layer) => [[layer.q, layer.k, layer.v], [layer.o], [layer.gate, layer.up], [layer.down]])
+    .flatMap((layer) => byInput(layer))
     .map((group) => group.filter(({ name }) => names.has(name)))
     .filter((group) => group.length > 0);
 }

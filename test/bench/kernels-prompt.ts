@@ -2,7 +2,7 @@
 import { native, type Handle } from '../../kernels/index.js';
 import { shapeOf, tune } from '../../server/engine/autotune.js';
 import { CompactedSample, type Matrices } from '../../server/engine/compacted-sample.js';
-import { layerShapes } from '../../server/engine/linear-shapes.js';
+import { byInput, layerShapes } from '../../server/engine/linear-shapes.js';
 import { panelTokensByRule } from '../../server/engine/panel-tokens.js';
 import { alternate } from './pairs.js';
 
@@ -33,8 +33,7 @@ const TOKENS = [8, 12, 20, 28, 40, 56];
 export function measurePrompts(settings: { threads: number; runs: number }): PromptFigures[] {
   native.setThreads(settings.threads);
   return Object.entries(MODELS).map(([model, { layers, ...dimensions }]) => {
-    const { q, k, v, o, gate, up, down } = layerShapes(dimensions);
-    const groups = [[q, k, v], [o], [gate, up], [down]].map((shapes) =>
+    const groups = byInput(layerShapes(dimensions)).map((shapes) =>
       Array.from({ length: layers }, () => shapes.map(({ rows, cols }) => ({ rows, cols, weight: ones(rows * cols) }))),
     );
     const started = performance.now();

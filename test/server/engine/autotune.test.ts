@@ -11,6 +11,7 @@ import { keepChoices, keptChoices } from '../../../server/engine/autotune-cache.
 import { pickPanelTokens, tune, tunedPanelTokens, type Times } from '../../../server/engine/autotune.js';
 import { startEngine } from '../../../server/engine/engine-client.js';
 import { KvCache } from '../../../server/engine/kv-cache.js';
+import { byInput } from '../../../server/engine/linear-shapes.js';
 import { Forward } from '../../../server/engine/llama.js';
 import { loadModel } from '../../../server/engine/model.js';
 import { LONG_PROMPT, panelTokensByRule } from '../../../server/engine/panel-tokens.js';
@@ -23,7 +24,7 @@ const folder = mkdtempSync(join(tmpdir(), 'maskserve-autotune-'));
 const model = loadModel(TINY, { threads: 1, maxContext: 64 });
 const layer = model.weights.layers[0] as LayerWeights;
 /** Rows and columns of what is multiplied in one call: q·k·v, o, gate·up, down. */
-const SHAPES = [[layer.q, layer.k, layer.v], [layer.o], [layer.gate, layer.up], [layer.down]].map(
+const SHAPES = byInput(layer).map(
   (matrices) => [matrices.reduce((sum, { rows }) => sum + rows, 0), matrices[0]?.cols ?? 0] as const,
 );
 const usersCache = process.env['XDG_CACHE_HOME'];
