@@ -22,31 +22,41 @@ struct Places {
   static constexpr int kRow = kAlong ? W : 1, kStep = kAlong ? 1 : R;
 };
 
-// The part of C that a tile of R rows × C registers holds, of which `columns` exist.
+// Where the sums of a tile come from, NULL for zeros, and where they go: rows of `columns` floats, a stride apart.
+struct Sums {
+  const float* in;
+  int64_t in_stride;
+  float* out;
+  int64_t out_stride, columns;
+};
+
+// The sums of a tile of R rows × C registers.
 template <int R, int C>
 struct Accumulators {
   VF of[R][C];
 
-  MS_METHOD void Begin(const float* c, int64_t ldc, int64_t columns, bool add) {
+  MS_METHOD void Begin(const Sums& sums) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
       for (int j = 0; j < C; ++j) {
-        const int64_t n = Min(W, Max(0, columns - j * W));
-        of[r][j] = !add ? Zero() : n == W ? Load(c + r * ldc + j * W) : LoadPart(c + r * ldc + j * W, n);
+        const int64_t n = Min(W, Max(0, sums.columns - j * W));
+        const float* from = sums.in + r * sums.in_stride + j * W;
+        of[r][j] = sums.in == NULL ? Zero() : n == W ? Load(from) : LoadPart(from, n);
       }
     }
   }
-  MS_METHOD void End(float* c, int64_t ldc, int64_t columns) const {
+  MS_METHOD void End(const Sums& sums) const {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
       for (int j = 0; j < C; ++j) {
-        const int64_t n = Min(W, Max(0, columns - j * W));
+        const int64_t n = Min(W, Max(0, sums.columns - j * W));
+        float* to = sums.out + r * sums.out_stride + j * W;
         if (n == W) {
-          Store(c + r * ldc + j * W, of[r][j]);
+          Store(to, of[r][j]);
         } else if (n > 0) {
-          StorePart(c + r * ldc + j * W, of[r][j], n);
+          StorePart(to, of[r][j], n);
         }
       }
     }
@@ -60,14 +70,13 @@ struct DenseTile {
   static constexpr int kRows = P::kRows, kColumns = P::kColumns;
   static constexpr int64_t kBlock = W;
 
-  // c (R, kColumns · W) over `depth` elements, a multiple of W.
+  // Adds R rows of A times a panel of B over `depth` elements, a multiple of W.
   template <int R>
-  static void Run(float* c, int64_t ldc, const typename P::E* a, const typename P::E* b, int64_t depth, int64_t columns,
-                  bool add) {
+  MS_TILE void Run(const Sums& sums, const typename P::E* a, const typename P::E* b, int64_t depth) {
     constexpr int C = kColumns;
     typedef Places<R, kAlong> At;
     Accumulators<R, C> acc;
-    acc.Begin(c, ldc, columns, add);
+    acc.Begin(sums);
     for (int64_t d = 0; d < depth; d += W, a += R * W, b += C * W * W) {
       const typename P::E* from = a;
       const typename P::E* to = b;
@@ -84,18 +93,18 @@ struct DenseTile {
         }
       }
     }
-    acc.End(c, ldc, columns);
+    acc.End(sums);
   }
 };
 
 template <typename Tile>
-MS_INLINE void RunTile(int rows, float* c, int64_t ldc, const typename Tile::Product::E* a,
-                       const typename Tile::Product::E* b, int64_t depth, int64_t columns, bool add) {
+MS_INLINE void RunTile(int rows, const Sums& sums, const typename Tile::Product::E* a,
+                       const typename Tile::Product::E* b, int64_t depth) {
   static_assert(Tile::kRows <= 12, "a case for every height");
   switch (rows) {
 #define MS_ROWS(R) \
   case R:          \
-    return Tile::template Run<Min(R, Tile::kRows)>(c, ldc, a, b, depth, columns, add)
+    return Tile::template Run<Min(R, Tile::kRows)>(sums, a, b, depth)
     MS_ROWS(1);
     MS_ROWS(2);
     MS_ROWS(3);
@@ -147,9 +156,9 @@ MS_INLINE void MultiplyBlock(ms_context* ctx, float* c, int64_t ldc, const Packe
         for (int64_t p = first_panel; p < end_panel; ++p) {
           const int64_t row = block.panels.First(p);
           const int width = block.panels.Width(p);
-          RunTile<DenseTile<P, kAlong>>(width, c + (block.row + row) * ldc + block.column + column, ldc,
-                                        block.a + row * block.depth + d * width, b, depth, block.columns - column,
-                                        add || d > 0);
+          float* at = c + (block.row + row) * ldc + block.column + column;
+          const Sums sums = {add || d > 0 ? at : NULL, ldc, at, ldc, block.columns - column};
+          RunTile<DenseTile<P, kAlong>>(width, sums, block.a + row * block.depth + d * width, b, depth);
         }
       }
     }

@@ -17,6 +17,9 @@
 #define MS_INLINE __attribute__((always_inline, unused)) static inline
 // The same for a member of a class.
 #define MS_METHOD __attribute__((always_inline)) inline
+// A tile's loop, once: inlined where it is called the compiler makes a copy for every way in and out of it, and AVX2's
+// 2:4 tile runs 10% slower.
+#define MS_TILE __attribute__((noinline)) static
 
 namespace maskserve {
 namespace {

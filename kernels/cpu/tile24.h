@@ -74,10 +74,10 @@ struct Tile24 {
   static_assert(kGroupOfPanel == kGroup * kColumns * W, "as much room as the dense group takes");
 
   template <int R>
-  static void Run(float* c, int64_t ldc, const E* a, const E* b, int64_t depth, int64_t columns, bool add) {
+  MS_TILE void Run(const Sums& sums, const E* a, const E* b, int64_t depth) {
     constexpr int C = kColumns;
     Accumulators<R, C> acc;
-    acc.Begin(c, ldc, columns, add);
+    acc.Begin(sums);
     for (int64_t d = 0; d < depth; d += W, a += R * W) {
       const E* from = a;
 #pragma GCC unroll 1
@@ -95,7 +95,7 @@ struct Tile24 {
         }
       }
     }
-    acc.End(c, ldc, columns);
+    acc.End(sums);
   }
 };
 

@@ -29,6 +29,11 @@ const SHAPES: readonly (readonly [number, number, number])[] = [
   [130, 96, 1480],
 ];
 
+const THREADS = [1, 2, 3, 8];
+
+/** Tokens that make an x of 3400 columns so large that a task has several panels of weights at a time. */
+const LARGE_X = 640;
+
 const TOLERANCE = 1e-6;
 
 onEveryIsa(import.meta.url, (isa) => {
@@ -51,9 +56,10 @@ onEveryIsa(import.meta.url, (isa) => {
         [40, 456],
         [300, 3400],
       ] as const) {
-        checkIndependence(precision, n, k, 23, [1, 2, 3, 4, 5, 6, 11]);
-        checkIndependence(precision, n, k, 142, [MANY_TOKENS, 71, 139]);
+        checkIndependence(precision, n, k, 23, [1, 2, 3, 4, 5, 6, 11], THREADS);
+        checkIndependence(precision, n, k, 142, [MANY_TOKENS, 71, 139], THREADS);
       }
+      checkIndependence(precision, 330, 3400, LARGE_X, [320], [3]);
     });
   }
 
@@ -166,6 +172,7 @@ function checkIndependence(
   k: number,
   tokens: number,
   counts: readonly number[],
+  threadCounts: readonly number[],
 ): void {
   scoped((scope) => {
     const next = random(k);
@@ -185,7 +192,7 @@ function checkIndependence(
     for (const sparse of [false, true]) {
       native.setThreads(1);
       const whole = run(sparse, 0, tokens);
-      for (const threads of [1, 2, 3, 8]) {
+      for (const threads of threadCounts) {
         native.setThreads(threads);
         assertSameBits(run(sparse, 0, tokens), whole, `${threads} threads, sparse ${sparse}`);
         for (const count of counts) {
