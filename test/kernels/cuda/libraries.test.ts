@@ -29,9 +29,16 @@ test('the backend and both stand-ins build for the host', { skip }, () => {
 });
 
 for (const [file, lines] of [
-  ['forward', ['cusparselt searches', 'cusparselt multiplies', 'cublaslt multiplies TN']],
-  ['training', ['cublaslt multiplies TN', 'cublaslt multiplies NN', 'cublaslt multiplies NT']],
-  ['masks', ['cusparselt multiplies']],
+  [
+    'op-table',
+    [
+      'cusparselt searches',
+      'cusparselt multiplies',
+      'cublaslt multiplies TN',
+      'cublaslt multiplies NN',
+      'cublaslt multiplies NT',
+    ],
+  ],
   ['loads', ['cusparselt multiplies']],
   ['priors', ['cusparselt multiplies']],
 ] as const) {

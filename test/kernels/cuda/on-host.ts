@@ -38,8 +38,8 @@ export function runGpuTests(file: string, env: Environment): SpawnSyncReturns<st
   });
 }
 
-export function assertNoneSkipped({ status, stdout }: SpawnSyncReturns<string>): void {
-  assert.equal(status, 0, stdout);
+export function assertNoneSkipped({ status, stdout, stderr }: SpawnSyncReturns<string>): void {
+  assert.equal(status, 0, stdout + stderr);
   assert.match(stdout, /^# skipped 0$/m);
   assert.match(stdout, /^# pass [1-9]/m);
 }
