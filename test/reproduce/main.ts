@@ -1,5 +1,5 @@
 /**
- * `npm run reproduce -- [--full] [--only TABLE|curve]… [--sweep] [--domains NAME,…] [--data DIR] [--model DIR] [--cache DIR] [--json FILE] [--markdown FILE] [--plot FILE] [--threads N]`: trains and prints this project's own versions of the tables of the
+ * `npm run reproduce -- [--full] [--only TABLE|curve]… [--sweep [--seeds N]] [--domains NAME,…] [--data DIR] [--model DIR] [--cache DIR] [--json FILE] [--markdown FILE] [--plot FILE] [--threads N]`: trains and prints this project's own versions of the tables of the
  * MaskLLM paper (arXiv 2409.17481) on models/tiny: perplexity on the valid text of DIR's domains, and masks for those of --domains. Quick unless --full. Finished cells are kept in the cache, so a run that was stopped goes on.
  */
 import { writeFileSync } from 'node:fs';
@@ -26,6 +26,7 @@ const { values } = parseArgs({
     only: { type: 'string', multiple: true, default: [] },
     domains: { type: 'string' },
     sweep: { type: 'boolean', default: false },
+    seeds: { type: 'string' },
     data: { type: 'string', default: '../shared/data' },
     model: { type: 'string', default: TINY },
     cache: { type: 'string', default: '.maskserve/reproduce' },
@@ -48,7 +49,7 @@ try {
 }
 
 async function reproduce(): Promise<void> {
-  const budget = values.full ? FULL : QUICK;
+  const budget = withSeeds(values.full ? FULL : QUICK, values.seeds);
   if (values.plot !== undefined) await checkPicture(values.plot, '--plot', ['png', 'svg']);
   const wanted = wantedTables(values.only);
   const domains = readDomains(values.data);
@@ -116,13 +117,28 @@ function computeAll(runner: CellRunner): Compute {
   };
 }
 
-function headline({ name, windows, generalSteps, batch, seq }: Budget, domains: Domains, model: string): string {
+/** The sweep's seeds: 0 … `count` − 1. */
+function withSeeds(budget: Budget, count: string | undefined): Budget {
+  if (count === undefined) return budget;
+  if (!values.sweep || !/^[1-9]\d{0,2}$/.test(count)) {
+    throw new Error(
+      `expected --seeds N, 1 … 999, beside --sweep but received ${count}${values.sweep ? '' : ' without --sweep'}`,
+    );
+  }
+  return { ...budget, sweepSeeds: Array.from({ length: Number(count) }, (_, seed) => seed) };
+}
+
+function headline(
+  { name, windows, generalSteps, batch, seq, sweepSeeds }: Budget,
+  domains: Domains,
+  model: string,
+): string {
   const measure = `perplexity: mean over ${domains.names.length} domains (${domains.names.join(', ')}), first ${windows} windows of ${WINDOW_TOKENS} tokens of each valid text`;
   const warning =
     name === 'quick'
       ? `quick: ${generalSteps} steps of ${batch} × ${seq} tokens show the shape, not what a mask reaches; --full takes hours\n`
       : '';
-  return `hardware: ${hardwareLine(hardware())}\n${model}; ${measure}\n${warning}one seed each: differences under 1% mean little\n`;
+  return `hardware: ${hardwareLine(hardware())}\n${model}; ${measure}\n${warning}${values.sweep ? `seeds: ${sweepSeeds.join(', ')}` : 'one seed each: differences under 1% mean little'}\n`;
 }
 
 function report(budget: Budget, result: object): void {
