@@ -314,6 +314,7 @@ int main(int argc, char** argv) {
   }
   Products(3, 300, 4160);
   Products(8, 300, 4160);
+  Products(640, 290, 3400);  // an x so large that a task has several panels of weights at a time
   for (const int64_t k : {8, 72, 1000}) FusedProducts(3, 17, k);
   FusedProducts(1, 64, 256);
   FusedProducts(70, 40, 328);
