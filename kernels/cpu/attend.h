@@ -8,13 +8,11 @@
 // result depends neither on how many tokens are computed with it nor on the number of threads.
 #pragma once
 
-#include "exp_log.h"
-#include "ops.h"
+#include "attend_block.h"
 
 namespace maskserve {
 namespace {
 
-constexpr int64_t kBlock = 64;         // positions
 constexpr int64_t kSegment = 256;      // positions, whole blocks
 constexpr int64_t kQueries = 32;       // queries of a tile: tokens · heads of the group
 constexpr int64_t kWidenFrom = 9;      // queries that are worth widening a block of bf16 for
@@ -39,109 +37,11 @@ struct AttendTile {
   int64_t End() const { return start + tokens; }
 };
 
-// One query's running softmax: its sums (hd) are Σ exp(s − largest) v, total is Σ exp(s − largest).
-struct Query {
-  float largest, total;
-};
-
 // Of every query of a task, token by token.
 struct Softmaxes {
   Query* queries;
   float* sums;  // (queries, hd)
 };
-
-MS_INLINE VF Value(const float* p) {
-  return Load(p);
-}
-MS_INLINE VF Value(const uint16_t* p) {
-  return LoadBf16(p);
-}
-MS_INLINE VF ValuePart(const float* p, int64_t n) {
-  return LoadPart(p, n);
-}
-MS_INLINE VF ValuePart(const uint16_t* p, int64_t n) {
-  return LoadBf16Part(p, n);
-}
-
-// Lane j of the result is the sum of acc[j]'s lanes.
-#if defined(__AVX512BF16__)
-MS_INLINE VF SumEach(const VF* acc) {
-  VF quads[4];
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    const VF* a = acc + 4 * i;
-    const VF ab = Add(_mm512_unpacklo_ps(a[0], a[1]), _mm512_unpackhi_ps(a[0], a[1]));
-    const VF cd = Add(_mm512_unpacklo_ps(a[2], a[3]), _mm512_unpackhi_ps(a[2], a[3]));
-    const __m512d p = _mm512_castps_pd(ab), q = _mm512_castps_pd(cd);
-    quads[i] = Add(_mm512_castpd_ps(_mm512_unpacklo_pd(p, q)), _mm512_castpd_ps(_mm512_unpackhi_pd(p, q)));
-  }
-  const VF low = Add(_mm512_shuffle_f32x4(quads[0], quads[1], 0x88), _mm512_shuffle_f32x4(quads[0], quads[1], 0xdd));
-  const VF high = Add(_mm512_shuffle_f32x4(quads[2], quads[3], 0x88), _mm512_shuffle_f32x4(quads[2], quads[3], 0xdd));
-  return Add(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
-}
-#elif defined(__AVX2__)
-MS_INLINE VF SumEach(const VF* acc) {
-  const VF low = _mm256_hadd_ps(_mm256_hadd_ps(acc[0], acc[1]), _mm256_hadd_ps(acc[2], acc[3]));
-  const VF high = _mm256_hadd_ps(_mm256_hadd_ps(acc[4], acc[5]), _mm256_hadd_ps(acc[6], acc[7]));
-  return Add(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31));
-}
-#else
-MS_INLINE VF SumEach(const VF* acc) {
-  return VF{Sum(acc[0]), Sum(acc[1]), Sum(acc[2]), Sum(acc[3])};
-}
-#endif
-
-// scores[j] = q · k[j] · scale for j in [0, count); up to W − 1 entries beyond are written too.
-template <typename T>
-void Scores(float* scores, const float* q, const T* k, int64_t count, int64_t head_dim, VF scale) {
-  for (int64_t j = 0; j < count; j += W) {
-    const T* rows[W];
-    VF acc[W];
-#pragma GCC unroll 16
-    for (int r = 0; r < W; ++r) {
-      rows[r] = k + Min(j + r, count - 1) * head_dim;
-      acc[r] = Zero();
-    }
-    int64_t d = 0;
-    for (; d + W <= head_dim; d += W) {
-      const VF qd = Load(q + d);
-#pragma GCC unroll 16
-      for (int r = 0; r < W; ++r) acc[r] = Fma(qd, Value(rows[r] + d), acc[r]);
-    }
-    if (d < head_dim) {
-      const VF qd = LoadPart(q + d, head_dim - d);
-      for (int r = 0; r < W; ++r) acc[r] = Fma(qd, ValuePart(rows[r] + d, head_dim - d), acc[r]);
-    }
-    Store(scores + j, Mul(SumEach(acc), scale));
-  }
-}
-
-// out (hd) += Σ_j p[j] v[j], over D registers of columns.
-template <int D, typename T>
-MS_INLINE void Accumulate(float* out, const float* p, const T* v, int64_t count, int64_t head_dim) {
-  VF acc[D];
-#pragma GCC unroll 8
-  for (int d = 0; d < D; ++d) acc[d] = Load(out + d * W);
-  for (int64_t j = 0; j < count; ++j) {
-    const VF pj = Set(p[j]);
-#pragma GCC unroll 8
-    for (int d = 0; d < D; ++d) acc[d] = Fma(pj, Value(v + j * head_dim + d * W), acc[d]);
-  }
-#pragma GCC unroll 8
-  for (int d = 0; d < D; ++d) Store(out + d * W, acc[d]);
-}
-
-template <typename T>
-void WeightedSum(float* out, const float* p, const T* v, int64_t count, int64_t head_dim) {
-  int64_t d = 0;
-  for (; d + 8 * W <= head_dim; d += 8 * W) Accumulate<8>(out + d, p, v + d, count, head_dim);
-  for (; d + 4 * W <= head_dim; d += 4 * W) Accumulate<4>(out + d, p, v + d, count, head_dim);
-  for (; d + W <= head_dim; d += W) Accumulate<1>(out + d, p, v + d, count, head_dim);
-  if (d == head_dim) return;
-  VF acc = LoadPart(out + d, head_dim - d);
-  for (int64_t j = 0; j < count; ++j) acc = Fma(Set(p[j]), ValuePart(v + j * head_dim + d, head_dim - d), acc);
-  StorePart(out + d, acc, head_dim - d);
-}
 
 // x (n) = x · by + y · times.
 MS_INLINE void BlendRow(float* x, float by, const float* y, float times, int64_t n) {
@@ -151,66 +51,36 @@ MS_INLINE void BlendRow(float* x, float by, const float* y, float times, int64_t
   if (i < n) StorePart(x + i, Fma(LoadPart(y + i, n - i), b, Mul(LoadPart(x + i, n - i), a)), n - i);
 }
 
-MS_INLINE void ScaleRow(float* x, float by, int64_t n) {
-  int64_t i = 0;
-  for (; i + W <= n; i += W) Store(x + i, Mul(Load(x + i), Set(by)));
-  if (i < n) StorePart(x + i, Mul(LoadPart(x + i, n - i), Set(by)), n - i);
-}
-
-// exp(x), as a vector's lanes have it.
-MS_INLINE float ExpOf(float x) {
-  alignas(64) float lanes[W];
-  Store(lanes, Exp(Set(x)));
-  return lanes[0];
-}
-
-// What is taken from scores before exp: the largest, unless there is none.
-MS_INLINE float BaseOf(float largest) {
-  return largest == -INFINITY ? 0.0f : largest;
-}
-
-// Positions [first, count) of a block join a query's softmax. Both are relative to the block; k and v point at its
-// start.
-template <typename T>
-void Attend(Query* query, float* sums, const float* q, const T* k, const T* v, int64_t first, int64_t count,
-            int64_t head_dim, VF scale) {
-  alignas(64) float p[kBlock + W];
-  const int64_t skip = first / W * W;
-  Scores(p + skip, q, k + skip * head_dim, count - skip, head_dim, scale);
-  for (int64_t j = skip; j < first; ++j) p[j] = -INFINITY;
-  const int64_t padded = CeilDiv(count, W) * W;
-  for (int64_t j = count; j < padded; ++j) p[j] = -INFINITY;
-  VF largest = Set(query->largest);
-  for (int64_t j = skip; j < padded; j += W) largest = Larger(largest, Load(p + j));
-  const float now = Largest(largest), base = BaseOf(now);
-  VF total = Zero();
-  for (int64_t j = skip; j < padded; j += W) {
-    const VF e = Exp(Sub(Load(p + j), Set(base)));
-    Store(p + j, e);
-    total = Add(total, e);
-  }
-  if (now != query->largest) {
-    const float shrink = ExpOf(query->largest - base);
-    ScaleRow(sums, shrink, head_dim);
-    query->total *= shrink;
-    query->largest = now;
-  }
-  query->total += Sum(total);
-  WeightedSum(sums, p + first, v + first * head_dim, count - first, head_dim);
-}
-
-// One block, at position `block`, joins the softmaxes of all queries of a task. k and v point at the block.
-template <typename T, typename V>
-void AttendBlock(const AttendShape& s, const AttendTile<T>& tile, int64_t kv, const Softmaxes& to, int64_t block,
-                 const V* k, const V* v) {
-  const int64_t group = s.Group(), hd = s.head_dim;
+// One block, at position `block`, joins the softmaxes of all queries of a task, prepared for K. k and v point at the
+// block; `next` positions follow it in the cache.
+template <typename T, typename K, typename V>
+void AttendBlock(const AttendShape& s, const AttendTile<T>& tile, int64_t kv, const Softmaxes& to,
+                 const float* prepared, int64_t block, const K* k, const V* v, int64_t next) {
+  const int64_t group = s.Group(), hd = s.head_dim, queries = tile.tokens * group, lots = CeilDiv(group, kTogether);
+  const int64_t after = (kv * tile.capacity + block + kBlock) * hd, bytes = next * hd * static_cast<int64_t>(sizeof(T));
   for (int64_t t = 0; t < tile.tokens; ++t) {
     const int64_t first = Max(s.Lowest(tile.start + t) - block, 0), count = Min(tile.start + t + 1 - block, kBlock);
     if (first >= count) continue;
-    for (int64_t h = 0; h < group; ++h) {
-      const int64_t i = t * group + h;
-      Attend(&to.queries[i], to.sums + i * hd, tile.q + (t * s.heads + kv * group + h) * hd, k, v, first, count, hd,
-             Set(s.scale));
+    const BlockOf<K, V> part = {k, v, first, count, hd, s.scale};
+    for (int64_t lot = 0; lot < lots; ++lot) {
+      const int64_t h = group * lot / lots, some = group * (lot + 1) / lots - h, i = t * group + h;
+      Ahead next_k[kTogether];
+      for (int64_t q = 0; q < some; ++q) next_k[q] = Ahead::Of(tile.k + after, bytes, i + q, queries);
+      const Ahead next_v = Ahead::Of(tile.v + after, bytes, t * lots + lot, tile.tokens * lots);
+      const float* q = prepared + i * Keys<K>::Floats(hd);
+      switch (some) {
+        case 1:
+          Attend<1>(to.queries + i, to.sums + i * hd, q, part, next_k, next_v);
+          break;
+        case 2:
+          Attend<2>(to.queries + i, to.sums + i * hd, q, part, next_k, next_v);
+          break;
+        case 3:
+          Attend<3>(to.queries + i, to.sums + i * hd, q, part, next_k, next_v);
+          break;
+        default:
+          Attend<4>(to.queries + i, to.sums + i * hd, q, part, next_k, next_v);
+      }
     }
   }
 }
@@ -222,35 +92,51 @@ MS_INLINE void Widen(float* out, const uint16_t* in, int64_t n) {
   for (; i < n; ++i) out[i] = FloatOfBf16(in[i]);
 }
 
+#if defined(__AVX512BF16__)
+// Keys are multiplied as they are stored (Keys).
+MS_INLINE const uint16_t* WidenKeys(float*, const uint16_t* k, int64_t) {
+  return k;
+}
+#else
+MS_INLINE const float* WidenKeys(float* out, const uint16_t* k, int64_t n) {
+  Widen(out, k, n);
+  return out;
+}
+#endif
+
 // fp32 needs no widening.
-MS_INLINE bool AttendWidened(const AttendShape&, const AttendTile<float>&, int64_t, const Softmaxes&, int64_t, int64_t,
-                             float*) {
+MS_INLINE bool AttendWidened(const AttendShape&, const AttendTile<float>&, int64_t, const Softmaxes&, const float*,
+                             int64_t, int64_t, int64_t, float*) {
   return false;
 }
 
 // Positions [block, end), as fp32 in `wide` (2, kBlock, hd), where there are enough queries.
 MS_INLINE bool AttendWidened(const AttendShape& s, const AttendTile<uint16_t>& tile, int64_t kv, const Softmaxes& to,
-                             int64_t block, int64_t end, float* wide) {
+                             const float* prepared, int64_t block, int64_t end, int64_t next, float* wide) {
   if (tile.tokens * s.Group() < kWidenFrom) return false;
   const int64_t at = (kv * tile.capacity + block) * s.head_dim, n = (end - block) * s.head_dim;
-  Widen(wide, tile.k + at, n);
-  Widen(wide + kBlock * s.head_dim, tile.v + at, n);
-  AttendBlock(s, tile, kv, to, block, wide, wide + kBlock * s.head_dim);
+  float* v = wide + kBlock * s.head_dim;
+  Widen(v, tile.v + at, n);
+  AttendBlock(s, tile, kv, to, prepared, block, WidenKeys(wide, tile.k + at, n), v, next);
   return true;
 }
 
-// `to` = the softmaxes of one kv-head's queries over one segment.
+// `to` = the softmaxes of one kv-head's queries over one segment. Room for them prepared, and for a widened block.
 template <typename T>
 void AttendSegment(const AttendShape& s, const AttendTile<T>& tile, int64_t kv, int64_t segment, const Softmaxes& to,
-                   float* wide) {
-  const int64_t queries = tile.tokens * s.Group();
-  for (int64_t i = 0; i < queries; ++i) to.queries[i] = {-INFINITY, 0.0f};
+                   float* prepared, float* wide) {
+  const int64_t group = s.Group(), queries = tile.tokens * group;
+  for (int64_t i = 0; i < queries; ++i) {
+    to.queries[i] = {-INFINITY, 0.0f};
+    const float* q = tile.q + (i / group * s.heads + kv * group + i % group) * s.head_dim;
+    Keys<T>::Prepare(prepared + i * Keys<T>::Floats(s.head_dim), q, s.head_dim);
+  }
   memset(to.sums, 0, static_cast<size_t>(queries * s.head_dim) * sizeof(float));
   const int64_t end = Min(tile.End(), (segment + 1) * kSegment);
   for (int64_t b = Max(segment * kSegment, s.Lowest(tile.start) / kBlock * kBlock); b < end; b += kBlock) {
-    const int64_t at = (kv * tile.capacity + b) * s.head_dim;
-    if (AttendWidened(s, tile, kv, to, b, Min(end, b + kBlock), wide)) continue;
-    AttendBlock(s, tile, kv, to, b, tile.k + at, tile.v + at);
+    const int64_t at = (kv * tile.capacity + b) * s.head_dim, next = Min(kBlock, Max(0, end - b - kBlock));
+    if (AttendWidened(s, tile, kv, to, prepared, b, Min(end, b + kBlock), next, wide)) continue;
+    AttendBlock(s, tile, kv, to, prepared, b, tile.k + at, tile.v + at, next);
   }
 }
 
@@ -290,16 +176,18 @@ MS_INLINE void JoinSegments(const AttendShape& s, const AttendTile<T>& tile, int
 
 // Working memory of AttendTiles: a part for each worker, then, where segments are tasks, their softmaxes.
 struct AttendRoom {
-  int64_t queries, head_dim, wide;  // queries of the largest tile; floats of a widened block
+  int64_t queries, head_dim;  // queries of the largest tile
+  int64_t prepared, wide;     // floats of them as keys are multiplied with them, and of a widened block
   float* data;
 
   // Whole cache lines.
   int64_t QueryFloats() const { return CeilDiv(2 * queries, 16) * 16; }
   int64_t SoftmaxFloats() const { return QueryFloats() + CeilDiv(queries * head_dim, 16) * 16; }
-  int64_t WorkerFloats() const { return wide + QueryFloats() + SoftmaxFloats(); }
+  int64_t WorkerFloats() const { return prepared + wide + QueryFloats() + SoftmaxFloats(); }
   Softmaxes At(float* place) const { return {reinterpret_cast<Query*>(place), place + QueryFloats()}; }
 
-  float* Wide(int worker) const { return data + worker * WorkerFloats(); }
+  float* Prepared(int worker) const { return data + worker * WorkerFloats(); }
+  float* Wide(int worker) const { return Prepared(worker) + prepared; }
   Query* Joined(int worker) const { return reinterpret_cast<Query*>(Wide(worker) + wide); }
   Softmaxes Own(int worker) const { return At(Wide(worker) + wide + QueryFloats()); }
   Softmaxes Shared(int workers, int64_t task) const {
@@ -320,8 +208,9 @@ ms_status AttendTiles(ms_context* ctx, const AttendShape& s, int64_t tiles, cons
   }
   const int64_t tasks = tiles * s.kv_heads, queries = tokens * s.Group();
   const bool split = segments > 1 && threads > 1 && tasks < 4 * threads;
-  AttendRoom room = {queries, s.head_dim,
-                     sizeof(T) == 2 && queries >= kWidenFrom ? CeilDiv(2 * kBlock * s.head_dim, 16) * 16 : 0, NULL};
+  const bool widens = sizeof(T) == 2 && queries >= kWidenFrom;
+  AttendRoom room = {queries, s.head_dim, CeilDiv(queries * Keys<T>::Floats(s.head_dim), 16) * 16,
+                     widens ? CeilDiv(2 * kBlock * s.head_dim, 16) * 16 : 0, NULL};
   const int64_t floats = threads * room.WorkerFloats() + (split ? tasks * segments * room.SoftmaxFloats() : 0);
   const size_t bytes = static_cast<size_t>(floats) * sizeof(float);
   room.data = static_cast<float*>(Scratch(ctx, bytes));
@@ -333,7 +222,7 @@ ms_status AttendTiles(ms_context* ctx, const AttendShape& s, int64_t tiles, cons
         const int64_t kv = task / tiles;
         const AttendTile<T> tile = tile_at(task % tiles);
         JoinSegments(s, tile, kv, room.Joined(worker), [&](int64_t segment) {
-          AttendSegment(s, tile, kv, segment, room.Own(worker), room.Wide(worker));
+          AttendSegment(s, tile, kv, segment, room.Own(worker), room.Prepared(worker), room.Wide(worker));
           return room.Own(worker);
         });
       }
@@ -346,7 +235,7 @@ ms_status AttendTiles(ms_context* ctx, const AttendShape& s, int64_t tiles, cons
       const int64_t segment = i % segments, task = i / segments;
       const AttendTile<T> tile = tile_at(task % tiles);
       if (segment < s.Lowest(tile.start) / kSegment || segment * kSegment >= tile.End()) continue;
-      AttendSegment(s, tile, task / tiles, segment, room.Shared(threads, i), room.Wide(worker));
+      AttendSegment(s, tile, task / tiles, segment, room.Shared(threads, i), room.Prepared(worker), room.Wide(worker));
     }
   };
   ParallelRanges(ctx, tasks * segments, Max(1, kMinWork * segments / work), part);
