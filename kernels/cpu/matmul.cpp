@@ -26,7 +26,7 @@ struct Dense {
 // the hardware keeps up with long rows by itself, and only their beginnings have to be asked for; short rows are mostly
 // beginnings. AVX2's loop, of four times as many instructions, hides less: asking all along makes it 1.6 times as fast.
 struct RowsAhead {
-  static constexpr int64_t kColumns = 768;
+  static constexpr int64_t kColumns = 768, kLongRow = 0;
 
   template <int R>
   MS_INLINE void Prefetch(const DenseRows& rows, int64_t r, int64_t i) {
@@ -50,6 +50,7 @@ struct Fp32Dot : RowsAhead {
 #else
   static constexpr int kTokens = 2, kRows = 2, kRowsNarrow = 4;
 #endif
+  static constexpr int kRowsLong = kRowsNarrow;
   struct Weights {
     VF even, odd;
   };
@@ -78,7 +79,7 @@ struct Fp32Dot : RowsAhead {
 struct Bf16Dot : RowsAhead {
   typedef uint16_t X;
   static constexpr int kStep = 32;
-  static constexpr int kTokens = 6, kRows = 4, kRowsNarrow = 4;
+  static constexpr int kTokens = 6, kRows = 4, kRowsNarrow = 4, kRowsLong = 4;
   struct Weights {
     __m512bh pairs;
   };

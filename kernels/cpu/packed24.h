@@ -36,16 +36,18 @@ struct GroupRows24 {
   Byte *group, *meta, *values;
   int64_t rows, first, k;  // rows of the group
 
-  // Row first + r of the whole block that begins at column i.
+  // Row first + r of the whole block that begins at column i. From 8 on r is in the next group, if both are whole.
   MS_INLINE BlockRow24<Byte, Word> Whole(const GroupRows24& g, int64_t r, int64_t i) {
-    const int64_t tile = (i >> 6) * (g.rows * 72);
-    return {g.meta + tile + r * 8, reinterpret_cast<Word*>(g.values + tile + r * 64)};
+    const int64_t tile = (i >> 6) * (g.rows * 72) + r / kGroupRows24 * GroupBytes(g), row = r % kGroupRows24;
+    return {g.meta + tile + row * 8, reinterpret_cast<Word*>(g.values + tile + row * 64)};
   }
+  // Of eight rows.
+  MS_INLINE int64_t GroupBytes(const GroupRows24& g) { return 9 * g.k; }
   // The same of any block.
   MS_INLINE BlockRow24<Byte, Word> Any(const GroupRows24& g, int64_t r, int64_t i) {
     const int64_t columns = Min(kBlock24, g.k - i);
-    Byte* tile = g.group + (i >> 6) * (g.rows * 72);
-    const int64_t row = g.first + r;
+    const int64_t row = (g.first + r) % kGroupRows24;
+    Byte* tile = g.group + (i >> 6) * (g.rows * 72) + (g.first + r) / kGroupRows24 * GroupBytes(g);
     return {tile + row * (columns >> 3), reinterpret_cast<Word*>(tile + g.rows * (columns >> 3) + row * columns)};
   }
 };

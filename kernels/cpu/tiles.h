@@ -6,9 +6,10 @@
 // element's bits depend neither on T, nor on the tile it falls in, nor on the thread.
 //
 // Dot is the arithmetic: kStep elements of K a block, kTokens × kRows the tile, kRowsNarrow its rows for one or two
-// tokens, Weights what a block of a row is held as, Get and GetPart to load it, Step to multiply it with a packed block
-// of activations, Prefetch to ask for a block that is read later when decoding. Matrix is what Get reads: From(row) is
-// the tile's rows. A tile begins at a multiple of R, and R divides 8 or is 1.
+// tokens, kRowsLong for one where K is kLongRow or more, Weights what a block of a row is held as, Get and GetPart to
+// load it, Step to multiply it with a packed block of activations, Prefetch to ask for a block that is read later when
+// decoding. Matrix is what Get reads: From(row) is the tile's rows. A tile begins at a multiple of R or of 8, and R
+// divides 16 or is 1.
 #pragma once
 
 #include "factors.h"
@@ -33,14 +34,14 @@ MS_INLINE void Tile(float* y, int64_t ldy, const typename Dot::X* x, const Matri
   constexpr int kStep = Dot::kStep;
   const typename Matrix::Rows rows = w.From(row);
   VF acc[R][TT];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
     for (int t = 0; t < TT; ++t) acc[r][t] = cut.first ? Zero() : Load(partial + (r * TT + t) * W);
   }
   int64_t i = cut.begin;
   for (; i + kStep <= cut.end; i += kStep, x += TT * kStep) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const typename Dot::Weights weights = Dot::Get(rows, r, i);
       if (TT <= 4) Dot::template Prefetch<R>(rows, r, i);
@@ -54,7 +55,7 @@ MS_INLINE void Tile(float* y, int64_t ldy, const typename Dot::X* x, const Matri
       for (int t = 0; t < TT; ++t) acc[r][t] = Dot::Step(acc[r][t], weights, x + t * kStep);
     }
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
     for (int t = 0; t < TT; ++t) {
@@ -74,6 +75,10 @@ void Rows(float* y, int64_t ldy, const typename Dot::X* x, const Matrix& w, int6
   constexpr int R = TT <= 2 ? Dot::kRowsNarrow : Dot::kRows;
   float* partial = cut.partial;
   int64_t r = begin;
+  if (TT == 1 && Dot::kRowsLong > R && w.k >= Dot::kLongRow) {
+    constexpr int L = Max(R, Dot::kRowsLong);
+    for (; r + L <= end; r += L, partial += L * TT * W) Tile<Dot, L, Min(TT, 1)>(y, ldy, x, w, r, cut, partial);
+  }
   for (; r + R <= end; r += R, partial += R * TT * W) Tile<Dot, R, TT>(y, ldy, x, w, r, cut, partial);
   for (; r < end; ++r, partial += TT * W) Tile<Dot, 1, TT>(y, ldy, x, w, r, cut, partial);
 }
@@ -109,7 +114,7 @@ MS_INLINE int64_t RowsOfTask(ms_context* ctx, int64_t tokens, int64_t n, int64_t
   const int64_t cached = kCacheBytes / row_bytes;
   const int64_t shared = n / (4 * Threads(ctx));
   const int64_t least = Min(CeilDiv(kMinBytes, row_bytes), CeilDiv(kMinProducts, tokens * k));
-  const int64_t tile = Max(Dot::kRows, Dot::kRowsNarrow);
+  const int64_t tile = Max(Dot::kRowsLong, Max(Dot::kRows, Dot::kRowsNarrow));
   return CeilDiv(Max(1, Max(least, Min(cached, shared))), tile) * tile;
 }
 

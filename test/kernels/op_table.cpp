@@ -312,6 +312,7 @@ int main(int argc, char** argv) {
   for (const int64_t k : {1, 8, 24, 63, 72, 136, 1000}) {
     for (const int64_t tokens : {1, 2, 3, 5, 13}) Products(tokens, 11, k);
   }
+  Products(1, 43, 2120);  // long rows: two groups of a 2:4 matrix at a time
   Products(3, 300, 4160);
   Products(8, 300, 4160);
   Products(640, 290, 3400);  // an x so large that a task has several panels of weights at a time
