@@ -47,8 +47,10 @@ function printForPeople(tasks: readonly ListedTask[]): void {
   );
 }
 
-/** The parent by its name, if a task of the list is that set. */
-function parentOf({ parent }: Mask, tasks: readonly Mask[]): string {
+/** The parent by its name, if a task of the list is that set; the first, where it was published again under others. */
+function parentOf({ parent }: Mask, tasks: readonly ListedTask[]): string {
   if (parent === null) return '-';
-  return tasks.find(({ content }) => content === parent)?.task ?? shortDigest(parent);
+  const since = ({ shipped, published_at }: ListedTask): string => (shipped ? '' : published_at);
+  const same = tasks.filter(({ content }) => content === parent);
+  return same.sort((a, b) => since(a).localeCompare(since(b)))[0]?.task ?? shortDigest(parent);
 }

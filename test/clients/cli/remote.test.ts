@@ -11,6 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { encodeMaskSet } from '../../../codec/encode.js';
 import type { Mask, MaskVersions } from '../../../clients/sdk/index.js';
 import { finished, maskctl, start, type Finished, type RunOptions } from './maskctl.js';
+import { TINY } from '../../tiny.js';
 import { randomTinyMask, serveTiny, type Served } from './served.js';
 
 const TEXT = fileURLToPath(new URL('../../../../node_modules/commander/Readme.md', import.meta.url));
@@ -154,6 +155,14 @@ test('eval through the server gives what eval without one gives', async () => {
   assert.deepEqual(Object.keys(through), ['task', 'tokens', 'nll', 'ppl']);
   assert.deepEqual([through.task, through.tokens], ['general', 512]);
   assert.ok(Math.abs(through.nll - local.nll) < 1e-9, `${through.nll} and ${local.nll}`);
+});
+
+test('a parent is listed by the name that had its mask first', async () => {
+  const parentOfC = async (): Promise<string | undefined> => /^c +\w+ +(\S+)/m.exec(await succeed('tasks'))?.[1];
+  assert.equal(await parentOfC(), 'general');
+  await succeed('push', 'again', join(TINY, 'masks', 'general.mask'));
+  assert.equal(await parentOfC(), 'general');
+  await succeed('rm', 'again');
 });
 
 test('prune --task publishes its mask', async () => {
