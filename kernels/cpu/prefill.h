@@ -1,12 +1,12 @@
 // y (T, N) = x (T, K) wᵀ for many tokens and all w of an x: the products of prefill, dense and 2:4.
 //
-// x is packed once. The weights never are as a whole: a task packs a few panels, each kColumns · W rows of w, cut along
-// K so that one stays in the first-level cache, multiplies all its tokens with them, and goes on. With a large x a task
-// has several panels: a part of x then comes from memory, or from a last level that others use too, once for all of
-// them, in lots of tokens that the second level holds. With one panel at a time the 11 MB of 512 tokens × 11,008 are
-// read again for every 32 rows, which takes 1.3–2 times as long; 4 MB and less are better off with one. As in gemm.h
-// every element of y is one chain along K, put aside between parts: side by side, not in y, whose rows are often a
-// power of two apart and share a few lines of each cache.
+// x is packed once. The weights never are as a whole: a task packs a panel, kColumns · W rows of w, cut along K so that
+// it stays in the first-level cache, multiplies all its tokens with it, and goes on. With a large x it packs several: a
+// part of x then comes from memory, or from a last level that others use too, once for all of them, in lots of tokens
+// that the second level holds. With one panel at a time the 11 MB of 512 tokens × 11,008 are read again for every 32
+// rows, which takes 1.3–2 times as long; 4 MB and less are better off with one. As in gemm.h every element of y is one
+// chain along K, put aside between parts: side by side, not in y, whose rows are often a power of two apart and share a
+// few lines of each cache.
 #pragma once
 
 #include "factors.h"
