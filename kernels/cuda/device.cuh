@@ -38,10 +38,8 @@ inline void Launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, c
   }
   kernel<<<grid, block, shared, stream>>>(static_cast<P>(arguments)...);
 #else
-  (void)stream;
-  const auto run = [=] { host::RunGrid(grid, block, shared, [=] { kernel(static_cast<P>(arguments)...); }); };
-  if (host::Capture() != nullptr) return host::Capture()->push_back(run);
-  run();
+  const auto thread = [=]() MS_UNCHECKED { kernel(static_cast<P>(arguments)...); };
+  host::Submit(stream, [=] { host::RunGrid(grid, block, shared, host::CallThread<decltype(thread)>, &thread); });
 #endif
 }
 

@@ -3,25 +3,9 @@
 #include <algorithm>
 #include <cinttypes>
 #include <cstdio>
-#include <mutex>
 
 namespace maskserve {
 namespace cuda {
-
-#ifdef MASKSERVE_CUDA_ON_HOST
-namespace {
-std::recursive_mutex one_at_a_time;
-}
-Turn::Turn() {
-  one_at_a_time.lock();
-}
-Turn::~Turn() {
-  one_at_a_time.unlock();
-}
-#else
-Turn::Turn() {}
-Turn::~Turn() {}
-#endif
 
 const int32_t* Op::UploadIds(const int32_t* host, int64_t count) {
   return ctx_->recording != nullptr ? ctx_->recording->KeepIds(host, count) : Upload(host, count);

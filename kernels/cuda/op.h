@@ -61,19 +61,9 @@ class Op {
   ms_context* ctx_;
 };
 
-// Ops of all threads take turns where kernels run on the host, whose stand-in for a grid is one a process.
-class Turn {
- public:
-  Turn();
-  ~Turn();
-  Turn(const Turn&) = delete;
-  Turn& operator=(const Turn&) = delete;
-};
-
 // Runs `body(op)` and makes a status of how it ended; nothing is thrown across the C ABI.
 template <typename Body>
 ms_status Run(ms_context* ctx, Op::Rounded rounded, Body&& body) noexcept {
-  const Turn turn;
   try {
     Op op(ctx, rounded);
     body(op);

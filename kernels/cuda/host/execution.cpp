@@ -3,9 +3,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include <initializer_list>
 #include <vector>
 
 #include "fibers.h"
+#if !defined(MASKSERVE_CHECKED)
+#include "no_checker.h"
+#endif
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -32,6 +36,10 @@ struct Warp {
   unsigned char gathered[kKept][32][kPayload];
   unsigned next;
 };
+
+// CUDA's own, of every GPU that this is compiled for; shared memory of sm_86 and sm_89.
+constexpr unsigned kMostX = 0x7fffffffu, kMostYOrZ = 65535;
+constexpr size_t kMostShared = size_t{99} << 10;
 
 Thread threads[kMaxFibers];
 Warp warps[kMaxFibers / 32];
@@ -92,7 +100,10 @@ bool ReleaseBlock() {
   for (int i = 0; any && i < thread_count; ++i) {
     if (threads[i].state == State::kAtBlock) threads[i].state = State::kReady;
   }
-  if (any) DrawWarps();
+  if (any) {
+    DrawWarps();
+    CheckBlockMet();
+  }
   return any;
 }
 
@@ -122,6 +133,7 @@ bool ReleaseLanes(int first) {
     thread.present = present;
     thread.gathered = gathered[0];
   }
+  if (threads[first].operation == Operation::kSyncWarp) CheckLanesMet(base, present);
   return true;
 }
 
@@ -133,10 +145,8 @@ bool ReleaseAny() {
   return any;
 }
 
-void RunBlock(const std::function<void()>& thread) {
-  MakeFibers(
-      thread_count, [](void* arg) { (*static_cast<const std::function<void()>*>(arg))(); },
-      const_cast<std::function<void()>*>(&thread));
+void RunBlock(void (*thread)(const void*), const void* arg) {
+  MakeFibers(thread_count, thread, arg);
   for (int left = thread_count; left > 0;) {
     bool ran = false;
     MakeOrder();
@@ -144,7 +154,10 @@ void RunBlock(const std::function<void()>& thread) {
       current = i;
       threadIdx = threads[i].index;
       ran = true;
-      if (Resume(i)) {
+      CheckThread(i);
+      const bool ended = Resume(i);
+      CheckThread(-1);
+      if (ended) {
         threads[i].state = State::kEnded;
         --left;
       }
@@ -178,25 +191,37 @@ void SetOrder(Order wanted, uint64_t seed) {
   order_state = seed;
 }
 
-Captured*& Capture() {
-  static thread_local Captured* captured = nullptr;
-  return captured;
+SubmitFn& Submitter() {
+  static SubmitFn submit = nullptr;
+  return submit;
 }
 
-void RunGrid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread) {
-  if (block.x * block.y * block.z > kMaxFibers || block.x * block.y * block.z == 0) {
-    fprintf(stderr, "a block of %u x %u x %u threads\n", block.x, block.y, block.z);
+void RunGrid(dim3 grid, dim3 block, size_t shared_bytes, void (*thread)(const void*), const void* arg) {
+  const bool fits = block.x * block.y * block.z <= kMaxFibers && block.x * block.y * block.z > 0 && grid.x <= kMostX &&
+                    grid.y <= kMostYOrZ && grid.z <= kMostYOrZ && shared_bytes <= kMostShared;
+  if (!fits) {
+    fprintf(stderr, "a grid of %u x %u x %u blocks of %u x %u x %u threads and %zu bytes is beyond a GPU's limits\n",
+            grid.x, grid.y, grid.z, block.x, block.y, block.z, shared_bytes);
     abort();
   }
+  static const bool excepted = [] {
+    CheckExcept(FiberStacks(), kFiberStackBytes * kMaxFibers);
+    for (const dim3* index : {&threadIdx, &blockIdx, &blockDim, &gridDim}) CheckExcept(index, sizeof(*index));
+    CheckExcept(warps, sizeof(warps));
+    return true;
+  }();
+  (void)excepted;
   gridDim = grid;
   blockDim = block;
   shared_memory.resize(shared_bytes + 16);
+  CheckLaunch();
   for (unsigned z = 0; z < grid.z; ++z) {
     for (unsigned y = 0; y < grid.y; ++y) {
       for (unsigned x = 0; x < grid.x; ++x) {
         blockIdx = dim3(x, y, z);
         StartBlock(block);
-        RunBlock(thread);
+        CheckBlock(SharedMemory(), shared_bytes);
+        RunBlock(thread, arg);
       }
     }
   }

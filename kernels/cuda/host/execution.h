@@ -4,8 +4,9 @@
 // result depends on the order, there is a race.
 //
 // Strict where the hardware is undefined: a barrier or a warp operation that not all its threads reach, lanes of one
-// operation that are at different ones, and a shuffle from a lane that is not there end the process with a line that
-// says where. What it can't show: memory-model races inside a warp, timing.
+// operation that are at different ones, a shuffle from a lane that is not there, and a grid or block beyond CUDA's
+// limits end the process with a line that says where. Compiled with MASKSERVE_CHECKED, every access is looked at as
+// well (checker.h). What it can't show: timing.
 #pragma once
 
 #include <math.h>
@@ -15,7 +16,7 @@
 
 #include <algorithm>
 #include <functional>
-#include <vector>
+#include <utility>
 
 #define __global__
 #define __device__
@@ -24,6 +25,15 @@
 #define __constant__ static const
 #define __shared__ static
 #define __launch_bounds__(...)
+
+#if defined(MASKSERVE_CHECKED)
+#include "checker.h"
+#define MS_UNCHECKED __attribute__((no_sanitize("thread")))
+#else
+#define MS_UNCHECKED
+#endif
+
+typedef struct CUstream_st* cudaStream_t;
 
 struct dim3 {
   unsigned x, y, z;
@@ -60,11 +70,20 @@ namespace host {
 enum class Order { kAscending, kShuffled };
 void SetOrder(Order order, uint64_t seed);
 
-// Where launches of this thread are kept in place of being run, in order (cudaStreamBeginCapture); NULL: they run.
-using Captured = std::vector<std::function<void()>>;
-Captured*& Capture();
+// What a stream does when a kernel is launched on it; nullptr: it runs at once.
+using SubmitFn = void (*)(cudaStream_t stream, std::function<void()> run);
+SubmitFn& Submitter();
+inline void Submit(cudaStream_t stream, std::function<void()> run) {
+  if (Submitter() == nullptr) return run();
+  Submitter()(stream, std::move(run));
+}
 
-void RunGrid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
+// thread(arg) is one thread of the kernel: a plain function, so that nothing of the host is looked at as the kernel's.
+void RunGrid(dim3 grid, dim3 block, size_t shared_bytes, void (*thread)(const void* arg), const void* arg);
+template <typename Thread>
+MS_UNCHECKED void CallThread(const void* thread) {
+  (*static_cast<const Thread*>(thread))();
+}
 // The block's dynamic shared memory, filled with garbage when the block starts.
 void* SharedMemory();
 
@@ -140,23 +159,26 @@ inline int __all_sync(uint32_t mask, int predicate) {
 }
 
 // Threads take turns only at barriers, so plain reads and writes are atomic.
+template <typename T, typename Change>
+MS_UNCHECKED T ChangeAtomically(T* at, const Change& change) {
+#if defined(MASKSERVE_CHECKED)
+  maskserve::cuda::host::CheckAtomic(at, sizeof(T), __builtin_return_address(0));
+#endif
+  const T old = *at;
+  *at = change(old);
+  return old;
+}
 template <typename T>
 T atomicAdd(T* at, T value) {
-  const T old = *at;
-  *at = old + value;
-  return old;
+  return ChangeAtomically(at, [value](T old) { return old + value; });
 }
 template <typename T>
 T atomicMin(T* at, T value) {
-  const T old = *at;
-  *at = std::min(old, value);
-  return old;
+  return ChangeAtomically(at, [value](T old) { return std::min(old, value); });
 }
 template <typename T>
 T atomicXor(T* at, T value) {
-  const T old = *at;
-  *at = old ^ value;
-  return old;
+  return ChangeAtomically(at, [value](T old) { return old ^ value; });
 }
 
 inline int __popc(uint32_t x) {

@@ -14,16 +14,14 @@ namespace cuda {
 namespace host {
 namespace {
 
-constexpr size_t kStackBytes = 64 << 10;
-
-void (*fiber_entry)(void*);
-void* fiber_arg;
+void (*fiber_entry)(const void*);
+const void* fiber_arg;
 bool ended[kMaxFibers];
 int current;
 
 char* StackOf(int i) {
   static char* const stacks = [] {
-    void* memory = mmap(nullptr, kStackBytes * kMaxFibers, PROT_READ | PROT_WRITE,
+    void* memory = mmap(nullptr, kFiberStackBytes * kMaxFibers, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) {
       perror("mmap of the fibers' stacks");
@@ -31,7 +29,7 @@ char* StackOf(int i) {
     }
     return static_cast<char*>(memory);
   }();
-  return stacks + static_cast<size_t>(i) * kStackBytes;
+  return stacks + static_cast<size_t>(i) * kFiberStackBytes;
 }
 
 #if defined(__x86_64__)
@@ -75,7 +73,7 @@ void Start() {
 }
 
 void Prepare(int i) {
-  void** top = reinterpret_cast<void**>(StackOf(i) + kStackBytes - 16);
+  void** top = reinterpret_cast<void**>(StackOf(i) + kFiberStackBytes - 16);
   // A return address for Start, which never returns, keeps the stack aligned as after a call.
   *--top = nullptr;
   *--top = reinterpret_cast<void*>(Start);
@@ -105,7 +103,7 @@ void Start() {
 void Prepare(int i) {
   getcontext(&saved[i]);
   saved[i].uc_stack.ss_sp = StackOf(i);
-  saved[i].uc_stack.ss_size = kStackBytes;
+  saved[i].uc_stack.ss_size = kFiberStackBytes;
   saved[i].uc_link = nullptr;
   makecontext(&saved[i], Start, 0);
 }
@@ -118,7 +116,11 @@ void Enter(int i) {
 
 }  // namespace
 
-void MakeFibers(int count, void (*entry)(void*), void* arg) {
+const void* FiberStacks() {
+  return StackOf(0);
+}
+
+void MakeFibers(int count, void (*entry)(const void*), const void* arg) {
   fiber_entry = entry;
   fiber_arg = arg;
   for (int i = 0; i < count; ++i) {

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "../../../kernels/cuda/cublaslt.h"
+#include "host_stream.h"
 
 using namespace maskserve::cuda::blaslt;
 
@@ -125,22 +126,25 @@ API int cublasLtMatmulAlgoGetHeuristic(Handle, MatmulDesc product, MatrixLayout 
 }
 API int cublasLtMatmul(Handle, MatmulDesc product, const void* alpha, const void* a, MatrixLayout of_a, const void* b,
                        MatrixLayout of_b, const void* beta, const void* c, MatrixLayout, void* d, MatrixLayout of_d,
-                       const Algo*, void*, size_t, cudaStream_t) {
+                       const Algo*, void*, size_t, cudaStream_t stream) {
   if (!Fits(*product, *of_a, *of_b, *of_d)) return kNotSupported;
   const auto by = *static_cast<const float*>(alpha), of_before = *static_cast<const float*>(beta);
   Tell(product->transposed);
   const bool at = product->transposed[0] != 0, bt = product->transposed[1] != 0;
-  const uint64_t inner = ColumnsOf(*of_a, at);
-  for (uint64_t column = 0; column < of_d->columns; ++column) {
-    for (uint64_t row = 0; row < of_d->rows; ++row) {
-      float sum = 0;
-      for (uint64_t i = 0; i < inner; ++i) {
-        sum += ElementOf(a, *of_a, at ? i : row, at ? row : i) * ElementOf(b, *of_b, bt ? column : i, bt ? i : column);
+  const MatrixLayout_st la = *of_a, lb = *of_b, ld = *of_d;
+  stream->Put([=] {
+    const uint64_t inner = ColumnsOf(la, at);
+    for (uint64_t column = 0; column < ld.columns; ++column) {
+      for (uint64_t row = 0; row < ld.rows; ++row) {
+        float sum = 0;
+        for (uint64_t i = 0; i < inner; ++i) {
+          sum += ElementOf(a, la, at ? i : row, at ? row : i) * ElementOf(b, lb, bt ? column : i, bt ? i : column);
+        }
+        const uint64_t place = row + column * static_cast<uint64_t>(ld.ld);
+        const float before = of_before == 0 ? 0.0f : of_before * static_cast<const float*>(c)[place];
+        static_cast<float*>(d)[place] = by * sum + before;
       }
-      const uint64_t place = row + column * static_cast<uint64_t>(of_d->ld);
-      const float before = of_before == 0 ? 0.0f : of_before * static_cast<const float*>(c)[place];
-      static_cast<float*>(d)[place] = by * sum + before;
     }
-  }
+  });
   return 0;
 }

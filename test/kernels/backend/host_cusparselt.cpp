@@ -11,6 +11,7 @@
 #include <string>
 
 #include "../../../kernels/cuda/cusparselt.h"
+#include "host_stream.h"
 
 using namespace maskserve::cuda::sparselt;
 
@@ -81,25 +82,52 @@ struct Compressed {
   }
 };
 
-int Multiply(const PlanState& plan, const void* alpha, const void* a, const void* b, const void* beta, void* d) {
+int Multiply(const PlanState& plan, const void* alpha, const void* a, const void* b, const void* beta, void* d,
+             cudaStream_t stream) {
   if (!Aligned(a) || !Aligned(b) || !Aligned(d) || *static_cast<const float*>(beta) != 0) return kInvalid;
-  const int64_t n = plan.product.a.rows, k = plan.product.a.cols, tokens = plan.product.b.cols;
-  const Compressed w(const_cast<void*>(a), n, k);
-  const auto* x = static_cast<const uint16_t*>(b);
-  for (int64_t t = 0; t < tokens; ++t) {
-    for (int64_t row = 0; row < n; ++row) {
-      float sum = 0;
-      for (int64_t group = 0; group < k / 4; ++group) {
-        const int nibble = w.meta[group / 2 * n + row] >> 4 * (group % 2) & 15;
-        const uint16_t* pair = w.values + row * (k / 2) + 2 * group;
-        const uint16_t* of = x + t * plan.product.b.ld + 4 * group;
-        sum += FloatOf(pair[0]) * FloatOf(of[nibble & 3]) + FloatOf(pair[1]) * FloatOf(of[nibble >> 2]);
+  const auto by = *static_cast<const float*>(alpha);
+  const Product product = plan.product;
+  stream->Put([=] {
+    const int64_t n = product.a.rows, k = product.a.cols, tokens = product.b.cols;
+    const Compressed w(const_cast<void*>(a), n, k);
+    const auto* x = static_cast<const uint16_t*>(b);
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int64_t row = 0; row < n; ++row) {
+        float sum = 0;
+        for (int64_t group = 0; group < k / 4; ++group) {
+          const int nibble = w.meta[group / 2 * n + row] >> 4 * (group % 2) & 15;
+          const uint16_t* pair = w.values + row * (k / 2) + 2 * group;
+          const uint16_t* of = x + t * product.b.ld + 4 * group;
+          sum += FloatOf(pair[0]) * FloatOf(of[nibble & 3]) + FloatOf(pair[1]) * FloatOf(of[nibble >> 2]);
+        }
+        if (Form("wrong")) sum += 1;
+        static_cast<uint16_t*>(d)[t * product.d.ld + row] = Bf16Of(by * sum);
       }
-      if (Form("wrong")) sum += 1;
-      static_cast<uint16_t*>(d)[t * plan.product.d.ld + row] = Bf16Of(*static_cast<const float*>(alpha) * sum);
     }
-  }
+  });
   return 0;
+}
+
+// Which of a group are kept is what is not zero; a group with less keeps the lowest others.
+void CompressGroup(const Compressed& to, const Matrix& m, const uint16_t* of, int64_t row, int64_t group) {
+  int kept[5], count = 0;
+  for (int i = 0; i < 4; ++i) {
+    if ((of[i] & 0x7fff) != 0) kept[count++] = i;
+  }
+  if (count > 2) {
+    std::fprintf(stderr, "host_cusparselt: row %lld, group %lld has %d that are not zero\n",
+                 static_cast<long long>(row), static_cast<long long>(group), count);
+    std::abort();
+  }
+  for (int i = 0; count < 2; ++i) {
+    if (std::find(kept, kept + count, i) == kept + count) kept[count++] = i;
+  }
+  std::sort(kept, kept + 2);
+  uint16_t* pair = to.values + row * (m.cols / 2) + 2 * group;
+  pair[0] = of[kept[0]];
+  pair[1] = of[kept[1]];
+  uint8_t& byte = to.meta[group / 2 * m.rows + row];
+  byte = static_cast<uint8_t>(byte | (kept[0] | kept[1] << 2) << 4 * (group % 2));
 }
 
 }  // namespace
@@ -185,15 +213,15 @@ API int cusparseLtMatmulPlanDestroy(const Plan*) {
   return 0;
 }
 API int cusparseLtMatmul(const Handle*, const Plan* plan, const void* alpha, const void* a, const void* b,
-                         const void* beta, const void*, void* d, void*, cudaStream_t*, int32_t) {
+                         const void* beta, const void*, void* d, void*, cudaStream_t* streams, int32_t) {
   TellOnce("multiplies");
-  return Multiply(In<PlanState>(plan), alpha, a, b, beta, d);
+  return Multiply(In<PlanState>(plan), alpha, a, b, beta, d, streams[0]);
 }
 API int cusparseLtMatmulSearch(const Handle*, Plan* plan, const void* alpha, const void* a, const void* b,
-                               const void* beta, const void*, void* d, void*, cudaStream_t*, int32_t) {
+                               const void* beta, const void*, void* d, void*, cudaStream_t* streams, int32_t) {
   TellOnce("searches");
   In<PlanState>(plan).selection->attributes[kConfigId] = 7;
-  return Multiply(In<PlanState>(plan), alpha, a, b, beta, d);
+  return Multiply(In<PlanState>(plan), alpha, a, b, beta, d, streams[0]);
 }
 API int cusparseLtSpMMACompressedSize2(const Handle*, const MatDescriptor* matrix, size_t* bytes,
                                        size_t* buffer_bytes) {
@@ -202,32 +230,18 @@ API int cusparseLtSpMMACompressedSize2(const Handle*, const MatDescriptor* matri
   *buffer_bytes = 16;
   return m.structured ? 0 : kInvalid;
 }
-// Which of a group are kept is what is not zero; a group with less keeps the lowest others.
 API int cusparseLtSpMMACompress2(const Handle*, const MatDescriptor* matrix, int is_sparse_a, int op, const void* dense,
-                                 void* compressed, void*, cudaStream_t) {
-  const Matrix& m = In<Matrix>(matrix);
+                                 void* compressed, void*, cudaStream_t stream) {
+  const Matrix m = In<Matrix>(matrix);
   if (is_sparse_a != 1 || op != kNoTranspose || !Aligned(compressed)) return kInvalid;
-  const Compressed to(compressed, m.rows, m.cols);
-  std::fill_n(to.meta, m.rows * m.cols / 8, uint8_t{0});
-  for (int64_t row = 0; row < m.rows; ++row) {
-    for (int64_t group = 0; group < m.cols / 4; ++group) {
-      const uint16_t* of = static_cast<const uint16_t*>(dense) + row * m.cols + 4 * group;
-      int kept[5], count = 0;
-      for (int i = 0; i < 4; ++i) {
-        if ((of[i] & 0x7fff) != 0) kept[count++] = i;
+  stream->Put([=] {
+    const Compressed to(compressed, m.rows, m.cols);
+    std::fill_n(to.meta, m.rows * m.cols / 8, uint8_t{0});
+    for (int64_t row = 0; row < m.rows; ++row) {
+      for (int64_t group = 0; group < m.cols / 4; ++group) {
+        CompressGroup(to, m, static_cast<const uint16_t*>(dense) + row * m.cols + 4 * group, row, group);
       }
-      if (count > 2) return kInvalid;
-      for (int i = 0; count < 2; ++i) {
-        if (std::find(kept, kept + count, i) == kept + count) kept[count++] = i;
-      }
-      std::sort(kept, kept + 2);
-      uint16_t* pair = to.values + row * (m.cols / 2) + 2 * group;
-      pair[0] = of[kept[0]];
-      pair[1] = of[kept[1]];
-      const int nibble = kept[0] | kept[1] << 2;
-      uint8_t& byte = to.meta[group / 2 * m.rows + row];
-      byte = static_cast<uint8_t>(byte | nibble << 4 * (group % 2));
     }
-  }
+  });
   return 0;
 }

@@ -1,156 +1,209 @@
-// The CUDA runtime of kernels/cuda/runtime.h over host memory, for tests: streams do everything at once, or keep it in
-// a graph (a wait, of any thread for the device, then ends the graph, as on a GPU), a GPU has as much memory as
-// MASKSERVE_HOST_GPU_BYTES says (1 GiB), and memory that is given back or written past is the sanitizer's to find.
+// The CUDA runtime of kernels/cuda/runtime.h without a GPU, for tests. As strict as a GPU may be:
+// - A stream does nothing before somebody waits for it, or for the device: what another stream, or the host, uses
+//   without having waited is not there yet. A copy from pageable memory has read it when the call returns, one from
+//   pinned memory not.
+// - Streams that record keep their work in a graph; a wait of any thread for the device then ends the graph.
+// - The GPU's memory is not the host's (host_memory.h), and as much of it as MASKSERVE_HOST_GPU_BYTES says.
+// One thread at a time is in here: the stand-in for a grid is one a process.
 
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <set>
+#include <vector>
 
 #include "../../../kernels/cuda/device.h"
 #include "../../../kernels/cuda/host/execution.h"
 #include "../../../kernels/cuda/runtime.h"
+#include "host_memory.h"
+#include "host_stream.h"
 
-using maskserve::cuda::host::Capture;
-using maskserve::cuda::host::Captured;
+namespace {
+
+using Works = std::vector<std::function<void()>>;
+
+std::recursive_mutex one_at_a_time;
+using Turn = std::lock_guard<std::recursive_mutex>;
+
+struct Stream;
+std::set<Stream*>& Streams() {
+  static auto& streams = *new std::set<Stream*>;
+  return streams;
+}
+
+}  // namespace
 
 struct CUgraph_st {
-  Captured nodes;
+  Works nodes;
 };
 struct CUgraphExec_st {
-  Captured nodes;
-};
-struct CUstream_st {
-  CUgraph_st* capture = nullptr;
-  bool broken = false;
+  Works nodes;
 };
 struct CUevent_st {
+  Stream* stream = nullptr;  // where it was recorded last and is still to come
   std::chrono::steady_clock::time_point at;
 };
 
 namespace {
 
-constexpr size_t kAlignment = 256;
+struct Stream final : CUstream_st {
+  std::unique_ptr<CUgraph_st> capture;
+  bool broken = false;
+  std::deque<std::function<void()>> queue;
 
-size_t Total() {
-  const char* bytes = std::getenv("MASKSERVE_HOST_GPU_BYTES");
-  return bytes != nullptr ? std::strtoull(bytes, nullptr, 10) : size_t{1} << 30;
-}
-
-std::mutex mutex;
-std::map<void*, size_t>& Live() {
-  static auto& live = *new std::map<void*, size_t>;
-  return live;
-}
-size_t used = 0;
-
-// Streams that record, of all threads.
-std::set<cudaStream_t>& Recording() {
-  static auto& recording = *new std::set<cudaStream_t>;
-  return recording;
-}
-
-template <typename Body>
-cudaError_t Do(cudaStream_t stream, Body&& body) {
-  if (stream != nullptr && stream->capture != nullptr) {
-    stream->capture->nodes.push_back(body);
-  } else {
-    body();
+  void Put(std::function<void()> work) override {
+    const Turn turn(one_at_a_time);
+    if (capture != nullptr) {
+      capture->nodes.push_back(std::move(work));
+    } else {
+      queue.push_back(std::move(work));
+    }
   }
-  return cudaSuccess;
+  template <typename Until>
+  void Work(const Until& until) {
+    if (queue.empty()) return;
+    const host_gpu::Work work;
+    while (!queue.empty() && !until()) {
+      const std::function<void()> next = std::move(queue.front());
+      queue.pop_front();
+      next();
+    }
+  }
+  void WorkAll() {
+    Work([] { return false; });
+  }
+};
+
+Stream& Of(cudaStream_t stream) {
+  static auto& legacy = *new Stream;
+  return stream != nullptr ? static_cast<Stream&>(*stream) : legacy;
 }
+
+std::map<void*, size_t>& PinnedBytes() {
+  static auto& bytes = *new std::map<void*, size_t>;
+  return bytes;
+}
+bool IsPinned(const void* memory) {
+  auto of = PinnedBytes().upper_bound(const_cast<void*>(memory));
+  if (of == PinnedBytes().begin()) return false;
+  --of;
+  return static_cast<const char*>(memory) < static_cast<char*>(of->first) + of->second;
+}
+
+const bool submits = [] {
+  maskserve::cuda::host::Submitter() = [](cudaStream_t stream, std::function<void()> run) {
+    Of(stream).Put(std::move(run));
+  };
+  return true;
+}();
 
 }  // namespace
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
-  std::lock_guard<std::mutex> lock(mutex);
-  const size_t size = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  if (size > Total() - used) return cudaErrorMemoryAllocation;
-  *memory = std::aligned_alloc(kAlignment, size);
-  if (*memory == nullptr) return cudaErrorMemoryAllocation;
-  std::memset(*memory, 0xa5, size);  // as a GPU's: anything
-  Live()[*memory] = size;
-  used += size;
-  return cudaSuccess;
+  const Turn turn(one_at_a_time);
+  *memory = host_gpu::Give(bytes);
+  return *memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
+// As the real one, waits for everything.
 cudaError_t cudaFree(void* memory) {
   if (memory == nullptr) return cudaSuccess;
-  std::lock_guard<std::mutex> lock(mutex);
-  const auto live = Live().find(memory);
-  if (live == Live().end()) std::abort();
-  used -= live->second;
-  Live().erase(live);
-  std::free(memory);
+  const Turn turn(one_at_a_time);
+  for (Stream* stream : Streams()) stream->WorkAll();
+  host_gpu::Take(memory);
   return cudaSuccess;
 }
 
 cudaError_t cudaMallocHost(void** memory, size_t bytes) {
+  const Turn turn(one_at_a_time);
   *memory = std::malloc(bytes);
-  return *memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
+  if (*memory == nullptr) return cudaErrorMemoryAllocation;
+  PinnedBytes()[*memory] = bytes;
+  return cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void* memory) {
+  const Turn turn(one_at_a_time);
+  for (Stream* stream : Streams()) stream->WorkAll();
+  PinnedBytes().erase(memory);
   std::free(memory);
   return cudaSuccess;
 }
 
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-  std::lock_guard<std::mutex> lock(mutex);
-  *total = Total();
-  *free = Total() - used;
+  const Turn turn(one_at_a_time);
+  *total = host_gpu::TotalBytes();
+  *free = host_gpu::FreeBytes();
   return cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
-  return Do(stream, [=] {
-    if (bytes > 0) std::memmove(to, from, bytes);
-  });
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  const Turn turn(one_at_a_time);
+  if (bytes == 0) return cudaSuccess;
+  const bool of_host = kind == cudaMemcpyHostToDevice, to_host = kind == cudaMemcpyDeviceToHost;
+  if (!to_host) host_gpu::RequireGiven(to, bytes, "copies to");
+  if (!of_host) host_gpu::RequireGiven(from, bytes, "copies from");
+  if ((of_host && host_gpu::IsGpus(from)) || (to_host && host_gpu::IsGpus(to))) std::abort();
+  if (of_host && !IsPinned(from)) {
+    const auto* begin = static_cast<const char*>(from);
+    const auto kept = std::make_shared<std::vector<char>>(begin, begin + bytes);
+    Of(stream).Put([=] { std::memcpy(to, kept->data(), bytes); });
+    return cudaSuccess;
+  }
+  Of(stream).Put([=] { std::memmove(to, from, bytes); });
+  return to_host && !IsPinned(to) ? cudaStreamSynchronize(stream) : cudaSuccess;
 }
 
 cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream) {
-  return Do(stream, [=] {
-    if (bytes > 0) std::memset(memory, value, bytes);
-  });
+  const Turn turn(one_at_a_time);
+  if (bytes == 0) return cudaSuccess;
+  host_gpu::RequireGiven(memory, bytes, "fills");
+  Of(stream).Put([=] { std::memset(memory, value, bytes); });
+  return cudaSuccess;
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = new CUstream_st;
+  const Turn turn(one_at_a_time);
+  auto* made = new Stream;
+  Streams().insert(made);
+  *stream = made;
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  delete stream;
+  const Turn turn(one_at_a_time);
+  Of(stream).WorkAll();
+  Streams().erase(&Of(stream));
+  delete &Of(stream);
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  if (stream == nullptr || stream->capture == nullptr) return cudaSuccess;
-  stream->broken = true;
-  return cudaErrorStreamCaptureUnsupported;
+  const Turn turn(one_at_a_time);
+  Stream& of = Of(stream);
+  of.broken = of.capture != nullptr;
+  if (of.broken) return cudaErrorStreamCaptureUnsupported;
+  of.WorkAll();
+  return cudaSuccess;
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
-  stream->capture = new CUgraph_st;
-  stream->broken = false;
-  Capture() = &stream->capture->nodes;
-  std::lock_guard<std::mutex> lock(mutex);
-  Recording().insert(stream);
+  const Turn turn(one_at_a_time);
+  Of(stream).capture = std::make_unique<CUgraph_st>();
+  Of(stream).broken = false;
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
-  std::lock_guard<std::mutex> lock(mutex);
-  Recording().erase(stream);
-  Capture() = nullptr;
-  *graph = stream->capture;
-  stream->capture = nullptr;
-  if (!stream->broken) return cudaSuccess;
-  delete *graph;
-  *graph = nullptr;
-  return cudaErrorStreamCaptureUnsupported;
+  const Turn turn(one_at_a_time);
+  Stream& of = Of(stream);
+  *graph = of.broken ? nullptr : of.capture.release();
+  of.capture = nullptr;
+  return of.broken ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
@@ -163,8 +216,8 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   return cudaSuccess;
 }
 
-cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
-  for (const auto& node : exec->nodes) node();
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  for (const auto& node : exec->nodes) Of(stream).Put(node);
   return cudaSuccess;
 }
 
@@ -174,9 +227,14 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
 }
 
 cudaError_t cudaDeviceSynchronize() {
-  std::lock_guard<std::mutex> lock(mutex);
-  for (const cudaStream_t stream : Recording()) stream->broken = true;
-  return Recording().empty() ? cudaSuccess : cudaErrorStreamCaptureUnsupported;
+  const Turn turn(one_at_a_time);
+  bool records = false;
+  for (Stream* stream : Streams()) {
+    stream->WorkAll();
+    if (stream->capture == nullptr) continue;
+    records = stream->broken = true;
+  }
+  return records ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
@@ -185,16 +243,24 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  cudaEventSynchronize(event);
   delete event;
   return cudaSuccess;
 }
 
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
-  event->at = std::chrono::steady_clock::now();
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const Turn turn(one_at_a_time);
+  event->stream = &Of(stream);
+  Of(stream).Put([event] {
+    event->at = std::chrono::steady_clock::now();
+    event->stream = nullptr;
+  });
   return cudaSuccess;
 }
 
-cudaError_t cudaEventSynchronize(cudaEvent_t) {
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  const Turn turn(one_at_a_time);
+  if (event != nullptr && event->stream != nullptr) event->stream->Work([event] { return event->stream == nullptr; });
   return cudaSuccess;
 }
 
@@ -219,7 +285,7 @@ const DeviceSearch& FindDevice() {
     auto* found = new DeviceSearch{};
     found->usable = found->has_device = true;
     found->driver_version = "0.0";
-    found->device = {"host stand-in", "sm_host", Total(), Total(), 1, 0, 0};
+    found->device = {"host stand-in", "sm_host", host_gpu::TotalBytes(), host_gpu::TotalBytes(), 1, 0, 0};
     return found;
   }();
   return search;

@@ -20,7 +20,7 @@ export const ON_HOST: Environment = {
 };
 
 /** Builds what changed for a target of cuda/host/host.mk; test files that run at once take turns. */
-export function make(target: 'cuda-host' | 'cuda-on-host'): SpawnSyncReturns<string> {
+export function make(target: 'cuda-host' | 'cuda-host-faults' | 'cuda-on-host'): SpawnSyncReturns<string> {
   return spawnSync('flock', [kernels, 'make', '--silent', target], { cwd: kernels, encoding: 'utf8' });
 }
 
