@@ -136,7 +136,9 @@ template <typename T, int kLanes, int kVectors, int kHeads>
 __global__ void __launch_bounds__(kThreads) AttendSplit(Decode p) {
   typedef SplitAttention<T, kLanes, kVectors, kHeads> Split;
   constexpr int kKeys = Split::kKeys, kColumns = 4 * kLanes * kVectors;
-  __shared__ float sums[kKeys][kHeads][kColumns], largest[kKeys][kHeads], totals[kKeys][kHeads];
+  // Stored by four: what is only declared as floats may begin at any multiple of 4 bytes.
+  alignas(16) __shared__ float sums[kKeys][kHeads][kColumns];
+  __shared__ float largest[kKeys][kHeads], totals[kKeys][kHeads];
   const int64_t split = blockIdx.x, row = blockIdx.z, group = p.heads / p.kv_heads;
   const int64_t chunks = CeilDiv<int64_t>(group, kHeads), kv = blockIdx.y / chunks;
   const int64_t first_head = kv * group + blockIdx.y % chunks * kHeads;
