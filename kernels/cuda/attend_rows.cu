@@ -34,16 +34,15 @@ __global__ void __launch_bounds__(256) RotateAndStore(Decode p) {
   const bool of_q = head < p.heads;
   const int64_t kv = head - p.heads;
   float* x = of_q ? p.q + (row * p.heads + head) * p.head_dim : p.k + (row * p.kv_heads + kv) * p.head_dim;
-  const float a = x[element], b = x[half + element];
-  const float first = a * c - b * s, second = b * c + a * s;
-  x[element] = first;
-  x[half + element] = second;
+  const float2 rotated = RotatePair(x[element], x[half + element], c, s);
+  x[element] = rotated.x;
+  x[half + element] = rotated.y;
   if (of_q) return;
   const int64_t to = (kv * cache.capacity + cache.position) * p.head_dim + element;
   const float* v = p.v + (row * p.kv_heads + kv) * p.head_dim + element;
   T *keys = static_cast<T*>(cache.keys), *values = static_cast<T*>(cache.values);
-  Store(keys + to, first);
-  Store(keys + to + half, second);
+  Store(keys + to, rotated.x);
+  Store(keys + to + half, rotated.y);
   Store(values + to, v[0]);
   Store(values + to + half, v[half]);
 }

@@ -1,4 +1,5 @@
-// Elements of key-value caches, fp32 or bf16 (uint16_t), four at a time, as kernels read and write them.
+// Elements of key-value caches, fp32 or bf16 (uint16_t), four at a time, as kernels read and write them, and the
+// rotation that keys have there.
 #pragma once
 
 #include "device.cuh"
@@ -47,6 +48,12 @@ MS_DEVICE void Store(float* p, float x) {
 }
 MS_DEVICE void Store(uint16_t* p, float x) {
   *p = static_cast<uint16_t>(Bf16OfFloat(x));
+}
+
+// A pair of elements rotated. Each product and sum is rounded by itself, as in cpu/rotate.h: fused multiply-adds, which
+// the compiler would choose, may be others in each kernel, and a key would differ with the kernel that rotated it.
+MS_DEVICE float2 RotatePair(float a, float b, float cos, float sin) {
+  return make_float2(__fsub_rn(__fmul_rn(a, cos), __fmul_rn(b, sin)), __fadd_rn(__fmul_rn(b, cos), __fmul_rn(a, sin)));
 }
 
 // body(T()) for caches of `type`: MS_F32 or MS_BF16.

@@ -112,9 +112,9 @@ __global__ void __launch_bounds__(kThreads) Rotate(float* x, Rotation r, int64_t
   const int64_t at = (r.start + head / r.heads % r.tokens) * r.half + element;
   const float c = r.cos[at], s = r.sin[at] * r.sign;
   float* pair = x + head * 2 * r.half + element;
-  const float a = pair[0], b = pair[r.half];
-  pair[0] = a * c - b * s;
-  pair[r.half] = b * c + a * s;
+  const float2 rotated = RotatePair(pair[0], pair[r.half], c, s);
+  pair[0] = rotated.x;
+  pair[r.half] = rotated.y;
 }
 
 template <typename T>
