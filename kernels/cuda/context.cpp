@@ -52,6 +52,16 @@ void* Arena::Take(size_t bytes) {
   return memory;
 }
 
+std::vector<size_t> Arena::Taken() const {
+  std::vector<size_t> taken;
+  for (const Block& block : blocks_) taken.push_back(block.taken);
+  return taken;
+}
+
+void Arena::GoBack(const std::vector<size_t>& taken) {
+  for (size_t i = 0; i < blocks_.size(); ++i) blocks_[i].taken = i < taken.size() ? taken[i] : 0;
+}
+
 void Arena::Reset(cudaStream_t stream) {
   if (blocks_.size() > 1 && !frozen_) {
     size_t total = 0;

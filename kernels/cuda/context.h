@@ -32,6 +32,9 @@ class Arena {
   ~Arena();
   // 256-byte aligned. Throws Failure.
   void* Take(size_t bytes);
+  // What is taken of each block; going back to it gives what was taken since to whoever takes next.
+  std::vector<size_t> Taken() const;
+  void GoBack(const std::vector<size_t>& taken);
   // Everything may be taken again. Blocks that an op needed beside the first become one.
   void Reset(cudaStream_t stream);
   // Frozen: it gives what it has, stays where it is, and throws where that is not enough.

@@ -64,9 +64,17 @@ bool ByOwn(Op& op, float* y, const float* x, const void* packed, const Shape& s)
   return true;
 }
 
-// Microseconds of a product that has been run before, the best of a few; −1 where it can't be had.
+// Microseconds of a product that has been run before, the best of a few; −1 where it can't be had. Each run has the
+// working memory of the one before, which is done with it on the same stream: a context keeps what it once needed.
 template <typename Product>
-double Time(Op& op, Product&& product) {
+double Time(Op& op, Product&& measured) {
+  Arena& arena = op.context()->arena;
+  const std::vector<size_t> taken = arena.Taken();
+  const auto product = [&] {
+    const bool done = measured();
+    arena.GoBack(taken);
+    return done;
+  };
   if (!product()) return -1;
   cudaEvent_t begin = nullptr, end = nullptr;
   Require(cudaEventCreateWithFlags(&begin, 0), "an event");
@@ -94,10 +102,11 @@ Choice Measure(Op& op, float* y, const float* x, const void* packed, const Shape
   if (gemm != nullptr) {
     const int64_t padded = Padded(s.tokens);
     const uint16_t* rounded = Round(op, x, s.tokens, padded, s.k);
+    const std::vector<size_t> taken = op.context()->arena.Taken();
     auto* room = op.Take<uint16_t>(padded * s.n);
-    if (gemm->Search(op, room, rounded, FormIn(packed, s.n, s.k), padded, s.n, s.k, &choice.algorithm)) {
-      choice.sparse_us = Time(op, [&] { return BySparse(op, y, x, packed, s, choice.algorithm); });
-    }
+    const bool found = gemm->Search(op, room, rounded, FormIn(packed, s.n, s.k), padded, s.n, s.k, &choice.algorithm);
+    op.context()->arena.GoBack(taken);
+    if (found) choice.sparse_us = Time(op, [&] { return BySparse(op, y, x, packed, s, choice.algorithm); });
   }
   choice.dense_us = Time(op, [&] { return ByDense(op, y, x, packed, s); });
   double best = choice.own_us;
