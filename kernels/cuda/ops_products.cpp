@@ -129,7 +129,9 @@ void Sparse(Op& op, float* y, const float* x, const void* packed, const Shape& s
     Choices::Get().Add(s.n, s.k, s.tokens, choice);
   }
   if (choice.kernel == Kernel::kSparse && BySparse(op, y, x, packed, s, choice.algorithm)) return;
-  if (choice.kernel == Kernel::kDense) {
+  // Also where cuSPARSELt won, in a process whose matrices have its form, and is not to be had in this one.
+  const bool dense_is_faster = choice.dense_us >= 0 && choice.dense_us < choice.own_us;
+  if (choice.kernel == Kernel::kDense || (choice.kernel == Kernel::kSparse && dense_is_faster)) {
     ByDense(op, y, x, packed, s);
   } else {
     ByOwn(op, y, x, packed, s);
