@@ -60,7 +60,8 @@ export class RecordedSteps {
       return true;
     }
     native.freeRecording(recording);
-    this.last = name;
+    // Working memory has to be brought to its size again.
+    this.last = '';
     return false;
   }
 

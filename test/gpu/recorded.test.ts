@@ -152,6 +152,44 @@ function played(t: TestContext, play: (steps: Steps) => void): Played {
   });
 }
 
+// The first of this file's: what comes later finds as much working memory as was needed before.
+test('a step is recorded in the working memory that the one before it took', { skip: noGpu }, () => {
+  runningOn('cuda', () => {
+    // Partial sums of just below the 8 MiB that working memory begins with, and beyond them for the positions that a recording is to reach.
+    const [rows, heads, headDim, capacity] = [8, 32, 256, 8448];
+    const buffers = Array.from({ length: 3 }, () => native.alloc(rows * heads * headDim * 4));
+    const [table, cos, sin] = Array.from({ length: 3 }, () => native.alloc((capacity * headDim * 4) / 2));
+    const caches = native.alloc(2 * capacity * headDim * 2);
+    const views = [0, 1].map((part) => native.view(caches, part * capacity * headDim * 2, capacity * headDim * 2));
+    const [out, q, k] = buffers as [Handle, Handle, Handle];
+    const v = native.alloc(rows * headDim * 4);
+    const step = (position: number): void => {
+      native.embed(q, table!, new Int32Array(rows), 2, headDim);
+      const [keys, values] = views.map((view) => new Float64Array(rows).fill(view));
+      const positions = new Int32Array(rows).fill(position);
+      const capacities = new Int32Array(rows).fill(capacity);
+      native.attendRows(
+        ...([out, q, k, v, cos!, sin!, keys!, values!, positions, capacities] as const),
+        ...([heads, 1, headDim, 1, 4, 'bf16'] as const),
+      );
+    };
+    try {
+      step(7300);
+      assert.ok(native.beginRecording());
+      let recording = 0;
+      try {
+        step(7301);
+      } finally {
+        recording = native.endRecording();
+      }
+      assert.notEqual(recording, 0);
+      native.freeRecording(recording);
+    } finally {
+      for (const handle of [...buffers, table!, cos!, sin!, v, ...views, caches]) native.free(handle);
+    }
+  });
+});
+
 /** Name, recordings, and what happens. */
 const SCENES: readonly (readonly [string, number, (steps: Steps, interrupted: boolean) => void])[] = [
   ['the same sequences, token after token', 1, (steps, interrupted) => steps.step(4, { interrupted })],
