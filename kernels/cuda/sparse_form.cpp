@@ -122,9 +122,14 @@ Proof ProveOnce() {
     if (sparselt::Load() != nullptr) proof.remark = "not used: it does not start on this GPU";
     return proof;
   }
-  ms_context context;
-  const ms_status status = Run(&context, [&](Op& op) { proof = Prove(op, *gemm); });
-  if (status != MS_OK) proof = {Form::kNone, "not used: " + context.error};
+  try {
+    ms_context context;
+    const ms_status status = Run(&context, [&](Op& op) { proof = Prove(op, *gemm); });
+    if (status != MS_OK) proof = {Form::kNone, "not used: " + context.error};
+  } catch (const Failure& failure) {
+    // Of the context itself; the backend's caller knows no such exception.
+    proof = {Form::kNone, "not used: " + failure.line};
+  }
   return proof;
 }
 

@@ -40,14 +40,15 @@ std::unique_ptr<SparseGemm> SparseGemm::Open() {
   const Api* api = sparselt::Load();
   if (api == nullptr) return nullptr;
   std::unique_ptr<SparseGemm> gemm(new SparseGemm(api));
-  if (api->Init(&gemm->handle_) != 0) return nullptr;
+  gemm->started_ = api->Init(&gemm->handle_) == 0;
+  if (!gemm->started_) return nullptr;
   return gemm;
 }
 
 SparseGemm::~SparseGemm() {
   plans_.clear();
   for (auto& entry : weights_) api_.MatDescriptorDestroy(entry.second.get());
-  api_.Destroy(&handle_);
+  if (started_) api_.Destroy(&handle_);
 }
 
 const sparselt::MatDescriptor* SparseGemm::Weights(int64_t n, int64_t k) {

@@ -59,6 +59,7 @@ class SparseGemm {
 
   const sparselt::Api& api_;
   sparselt::Handle handle_;
+  bool started_ = false;  // the handle may be used, and has to be given back
   std::map<std::pair<int64_t, int64_t>, std::unique_ptr<sparselt::MatDescriptor>> weights_;
   std::map<std::tuple<int64_t, int64_t, int64_t>, std::unique_ptr<Plan>> plans_;
 };
