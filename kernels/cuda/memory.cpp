@@ -68,27 +68,34 @@ void Release(void* memory, size_t bytes) {
   ForgetPatches(memory, bytes);
   releases.fetch_add(1);
   std::lock_guard<std::recursive_mutex> lock(RecordingMutex());
+  // A failure of either is no later op's: what still works will tell it again.
   cudaDeviceSynchronize();
   cudaFree(memory);
+  cudaGetLastError();
+}
+
+// An event that was recorded with a step can't be waited for any more, and the staging's would be.
+bool IsStaged(const ms_context* ctx, size_t bytes) {
+  return bytes >= kStagedFrom && ctx->recording == nullptr;
 }
 
 ms_status Upload(ms_context* ctx, void* out, const void* host_in, size_t bytes) {
   ForgetPatches(out, bytes);
   return Run(ctx, [&](Op& op) {
-    if (bytes < kStagedFrom) {
-      op.Send(out, host_in, bytes);
-    } else {
+    if (IsStaged(ctx, bytes)) {
       ctx->staging.Upload(out, host_in, bytes, op.stream());
+    } else {
+      op.Send(out, host_in, bytes);
     }
   });
 }
 
 ms_status Download(ms_context* ctx, void* host_out, const void* in, size_t bytes) {
   return Run(ctx, Op::Rounded::kKept, [&](Op& op) {
-    if (bytes < kStagedFrom) {
-      op.Fetch(host_out, in, bytes);
-    } else {
+    if (IsStaged(ctx, bytes)) {
       ctx->staging.Download(host_out, in, bytes, op.stream());
+    } else {
+      op.Fetch(host_out, in, bytes);
     }
   });
 }
