@@ -34,6 +34,8 @@ void Op::Send(void* device, const void* host, size_t bytes) {
 }
 
 void Op::Fetch(void* host, const void* device, size_t bytes) {
+  // A kernel that did not start leaves nothing to be looked at.
+  Require(cudaGetLastError(), "a kernel");
   Require(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream()), "a copy from the GPU");
   Require(cudaStreamSynchronize(stream()), "the op");
 }

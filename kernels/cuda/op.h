@@ -61,6 +61,14 @@ class Op {
   ms_context* ctx_;
 };
 
+// An op has ended with `status`, for the reason in `line`: what is left of it is no later op's.
+inline ms_status Failed(ms_context* ctx, ms_status status, const std::string& line) {
+  cudaGetLastError();
+  ctx->error = line;
+  if (ctx->recording != nullptr) ctx->recording->failed = true;
+  return status;
+}
+
 // Runs `body(op)` and makes a status of how it ended; nothing is thrown across the C ABI.
 template <typename Body>
 ms_status Run(ms_context* ctx, Op::Rounded rounded, Body&& body) noexcept {
@@ -70,13 +78,9 @@ ms_status Run(ms_context* ctx, Op::Rounded rounded, Body&& body) noexcept {
     Require(cudaGetLastError(), "a kernel");
     return MS_OK;
   } catch (const Failure& failure) {
-    ctx->error = failure.line;
-    if (ctx->recording != nullptr) ctx->recording->failed = true;
-    return failure.status;
+    return Failed(ctx, failure.status, failure.line);
   } catch (const std::exception& error) {
-    ctx->error = error.what();
-    if (ctx->recording != nullptr) ctx->recording->failed = true;
-    return MS_OUT_OF_MEMORY;
+    return Failed(ctx, MS_OUT_OF_MEMORY, error.what());
   }
 }
 

@@ -96,6 +96,7 @@ double Time(Op& op, Product&& measured) {
 
 // Leaves the product in y, whichever wins.
 Choice Measure(Op& op, float* y, const float* x, const void* packed, const Shape& s) {
+  if (op.context()->recording != nullptr) throw Failure{MS_UNSUPPORTED, "a recorded step measures nothing"};
   Choice choice{Kernel::kOwn, {}, 0, -1, -1};
   choice.own_us = Time(op, [&] { return ByOwn(op, y, x, packed, s); });
   SparseGemm* gemm = SparseOf(op, s);

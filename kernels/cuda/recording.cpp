@@ -178,6 +178,7 @@ ms_status RecordEnd(ms_context* ctx, ms_recording** host_recording) {
   if (error != cudaSuccess || recorded->failed) {
     cudaGetLastError();
     if (graph != nullptr) cudaGraphDestroy(graph);
+    ctx->rounded.x = nullptr;  // was to be rounded, and was not
     return MS_OK;
   }
   return Run(ctx, [&](Op& op) {
