@@ -109,30 +109,56 @@ struct Masked {
   __device__ bool Spreads(int64_t, int64_t, const float*) const { return false; }
 };
 
+// What reads one product's weights.
+template <bool kExact, bool kWhole>
+struct DenseOf {
+  int64_t k;
+  Dense<kExact, kWhole> operator()(const ms_product& p) const {
+    return {static_cast<const uint16_t*>(p.w.values), k, 0};
+  }
+};
+template <bool kExact>
+struct MaskedOf {
+  const ms_mask24* masks;
+  int64_t k;
+  Masked<kExact> operator()(const ms_product& p) const {
+    return {static_cast<const uint16_t*>(p.w.values), masks, k, packed24_meta_offset(p.n, k), 0};
+  }
+};
+
 }  // namespace
 
 void matmul(float* y, const float* x, const uint16_t* w, int64_t tokens, int64_t n, int64_t k, int32_t exact,
             cudaStream_t stream) {
-  const GemvShape s = {tokens, n, k};
+  const ms_product product = {y, {MS_BF16, 0, w, nullptr}, nullptr, n};
+  matmul_fused(&product, 1, x, tokens, k, exact, stream);
+}
+
+void matmul_fused(const ms_product* host_products, int64_t count, const float* x, int64_t tokens, int64_t k,
+                  int32_t exact, cudaStream_t stream) {
+  const GemvProducts p = {host_products, count, x, tokens, k};
   const bool whole = k % 8 == 0;
-  if (exact && whole)
-    LaunchGemv<1>(y, x, Dense<true, true>{w, k, 0}, s, stream);
-  else if (exact)
-    LaunchGemv<1>(y, x, Dense<true, false>{w, k, 0}, s, stream);
-  else if (!whole)
-    LaunchGemv<1>(y, x, Dense<false, false>{w, k, 0}, s, stream);
-  else
-    LaunchTiles(y, x, Dense<false, true>{w, k, 0}, s, stream);
+  ForCount(count, [&](auto most) {
+    constexpr int kMost = decltype(most)::value;
+    if (exact && whole)
+      LaunchGemv<kMost, 1>(p, DenseOf<true, true>{k}, stream);
+    else if (exact)
+      LaunchGemv<kMost, 1>(p, DenseOf<true, false>{k}, stream);
+    else if (!whole)
+      LaunchGemv<kMost, 1>(p, DenseOf<false, false>{k}, stream);
+    else
+      LaunchTiles<kMost>(p, DenseOf<false, true>{k}, stream);
+  });
 }
 
 void matmul_masked(float* y, const float* x, const uint16_t* w, const ms_mask24* masks, int64_t tokens, int64_t n,
                    int64_t k, int32_t exact, cudaStream_t stream) {
-  const GemvShape s = {tokens, n, k};
-  const int64_t meta_offset = packed24_meta_offset(n, k);
+  const ms_product product = {y, {MS_BF16, 0, w, nullptr}, nullptr, n};
+  const GemvProducts p = {&product, 1, x, tokens, k};
   if (exact)
-    LaunchGemv<1>(y, x, Masked<true>{w, masks, k, meta_offset, 0}, s, stream);
+    LaunchGemv<1, 1>(p, MaskedOf<true>{masks, k}, stream);
   else
-    LaunchTiles(y, x, Masked<false>{w, masks, k, meta_offset, 0}, s, stream);
+    LaunchTiles<1>(p, MaskedOf<false>{masks, k}, stream);
 }
 
 }  // namespace cuda

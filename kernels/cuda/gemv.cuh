@@ -1,4 +1,4 @@
-// The skeleton of products with a few tokens on CUDA cores: y (T, N) ← x (T, K) wᵀ.
+// The skeleton of products with a few tokens on CUDA cores: y (T, N) ← x (T, K) wᵀ, for one w or several of one x.
 //
 // A block of four warps takes kRows rows and up to TT tokens; its 128 lanes go along the columns together, kColumns of
 // them a lane at a time, so that every weight is read once, in 16-byte loads, and activations come from the first-level
@@ -12,6 +12,7 @@
 //   the row prunes such a place (one thread's share).
 #pragma once
 
+#include "matrices.cuh"
 #include "reduce.cuh"
 
 namespace maskserve {
@@ -24,6 +25,13 @@ constexpr int kRows = 4;
 
 struct GemvShape {
   int64_t tokens, n, k;
+};
+
+template <typename Product>
+struct GemvMatrix {
+  float* y;
+  Product product;
+  int64_t n;
 };
 
 // Rows that prune a place whose activation is not finite become NaN. Rare: not a part of the loop.
@@ -49,10 +57,16 @@ __device__ void SpreadNonfinite(float* y, const float* x, const Product& product
   if (i < kRows * TT && spread[i] != 0) y[(token + i % TT) * s.n + row + i / TT] = __uint_as_float(0x7fc00000u);
 }
 
-template <typename Product, int TT>
-__global__ void __launch_bounds__(kGemvThreads) Gemv(float* y, const float* x, Product product, GemvShape s) {
+template <typename Product, int TT, int kMost>
+__global__ void __launch_bounds__(kGemvThreads)
+    Gemv(Matrices<GemvMatrix<Product>, kMost> all, const float* x, int64_t tokens, int64_t k) {
   __shared__ float partial[kGemvWarps][kRows * TT];
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * kRows, token = static_cast<int64_t>(blockIdx.y) * TT;
+  unsigned block;
+  const GemvMatrix<Product> matrix = MatrixOfBlock(all, &block);
+  float* y = matrix.y;
+  const Product& product = matrix.product;
+  const GemvShape s = {tokens, matrix.n, k};
+  const int64_t row = static_cast<int64_t>(block) * kRows, token = static_cast<int64_t>(blockIdx.y) * TT;
   float acc[kRows][TT] = {};
   float zeros = 0;
   // Rows and tokens that are not there repeat the last one.
@@ -90,21 +104,33 @@ __global__ void __launch_bounds__(kGemvThreads) Gemv(float* y, const float* x, P
   }
 }
 
-template <int TT, typename Product>
-inline void LaunchGemv(float* y, const float* x, const Product& product, const GemvShape& s, cudaStream_t stream) {
-  const dim3 grid(Blocks(s.n, kRows), Blocks(s.tokens, TT));
-  Launch(Gemv<Product, TT>, grid, kGemvThreads, 0, stream, y, x, product, s);
+// Products of one x (T, K); `of` makes the Product that reads the weights of one of them.
+struct GemvProducts {
+  const ms_product* products;
+  int64_t count;
+  const float* x;
+  int64_t tokens, k;
+};
+
+template <int kMost, int TT, typename Of>
+inline void LaunchGemv(const GemvProducts& p, Of&& of, cudaStream_t stream) {
+  using Product = decltype(of(*p.products));
+  const auto all = MatricesOf<kMost>(p.products, p.count, kRows, [&](const ms_product& one) {
+    return GemvMatrix<Product>{one.y, of(one), one.n};
+  });
+  const dim3 grid(all.blocks, Blocks(p.tokens, TT));
+  Launch(Gemv<Product, TT, kMost>, grid, kGemvThreads, 0, stream, all, p.x, p.tokens, p.k);
 }
 
 // Tiles of as many tokens as there are, four at most.
-template <typename Product>
-inline void LaunchTiles(float* y, const float* x, const Product& product, const GemvShape& s, cudaStream_t stream) {
-  if (s.tokens == 1)
-    LaunchGemv<1>(y, x, product, s, stream);
-  else if (s.tokens == 2)
-    LaunchGemv<2>(y, x, product, s, stream);
+template <int kMost, typename Of>
+inline void LaunchTiles(const GemvProducts& p, Of&& of, cudaStream_t stream) {
+  if (p.tokens == 1)
+    LaunchGemv<kMost, 1>(p, of, stream);
+  else if (p.tokens == 2)
+    LaunchGemv<kMost, 2>(p, of, stream);
   else
-    LaunchGemv<4>(y, x, product, s, stream);
+    LaunchGemv<kMost, 4>(p, of, stream);
 }
 
 MS_DEVICE float RoundToBf16(float x) {

@@ -121,37 +121,57 @@ struct Exact24 : Packed24<kGroups> {
   }
 };
 
+// What reads one product's weights.
 template <typename Product>
-Product ProductOf(const void* packed, int64_t n, int64_t k, bool spread) {
-  Product product;
-  product.values = static_cast<const uint8_t*>(packed);
-  product.meta = packed24_meta(packed, n, k);
-  product.k = k;
-  product.spread = spread;
-  return product;
+struct ProductOf {
+  int64_t k;
+  bool spread;
+  Product operator()(const ms_product& p) const {
+    Product product;
+    product.values = static_cast<const uint8_t*>(p.w.values);
+    product.meta = packed24_meta(p.w.values, p.n, k);
+    product.k = k;
+    product.spread = spread;
+    return product;
+  }
+};
+
+void Gemv24(const ms_product* products, int64_t count, const float* x, int64_t tokens, int64_t k, int32_t exact,
+            cudaStream_t stream, bool spread) {
+  const GemvProducts p = {products, count, x, tokens, k};
+  ForCount(count, [&](auto most) {
+    constexpr int kMost = decltype(most)::value;
+    if (exact && k % 16 == 0)
+      LaunchGemv<kMost, 1>(p, ProductOf<Exact24<4>>{k, spread}, stream);
+    else if (exact)
+      LaunchGemv<kMost, 1>(p, ProductOf<Exact24<2>>{k, spread}, stream);
+    else if (k % 16 == 0)
+      LaunchTiles<kMost>(p, ProductOf<Rounded24<4>>{k, spread}, stream);
+    else
+      LaunchTiles<kMost>(p, ProductOf<Rounded24<2>>{k, spread}, stream);
+  });
 }
 
 }  // namespace
 
 void gemv24(float* y, const float* x, const void* packed, int64_t tokens, int64_t n, int64_t k, int32_t exact,
             cudaStream_t stream, bool spread) {
-  const GemvShape s = {tokens, n, k};
-  if (exact && k % 16 == 0)
-    LaunchGemv<1>(y, x, ProductOf<Exact24<4>>(packed, n, k, spread), s, stream);
-  else if (exact)
-    LaunchGemv<1>(y, x, ProductOf<Exact24<2>>(packed, n, k, spread), s, stream);
-  else if (k % 16 == 0)
-    LaunchTiles(y, x, ProductOf<Rounded24<4>>(packed, n, k, spread), s, stream);
-  else
-    LaunchTiles(y, x, ProductOf<Rounded24<2>>(packed, n, k, spread), s, stream);
+  const ms_product product = {y, {MS_BF16, 0, packed, nullptr}, nullptr, n};
+  Gemv24(&product, 1, x, tokens, k, exact, stream, spread);
 }
 
 void matmul24(float* y, const float* x, const void* packed, int64_t tokens, int64_t n, int64_t k, int32_t exact,
               cudaStream_t stream, bool spread) {
+  const ms_product product = {y, {MS_BF16, 0, packed, nullptr}, nullptr, n};
+  matmul24_fused(&product, 1, x, tokens, k, exact, stream, spread);
+}
+
+void matmul24_fused(const ms_product* host_products, int64_t count, const float* x, int64_t tokens, int64_t k,
+                    int32_t exact, cudaStream_t stream, bool spread) {
   if (tokens <= kGemvTokens || exact || k % 64 != 0)
-    gemv24(y, x, packed, tokens, n, k, exact, stream, spread);
+    Gemv24(host_products, count, x, tokens, k, exact, stream, spread);
   else
-    mma24(y, x, packed, tokens, n, k, stream, spread);
+    mma24_fused(host_products, count, x, tokens, k, stream, spread);
 }
 
 }  // namespace cuda

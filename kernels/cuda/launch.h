@@ -4,8 +4,9 @@
  *
  * Rules for all of them:
  * - Every pointer is device memory, also arrays that the op table takes from the host (ids, cache rows, patches): the
- *   caller uploads them, so that a launch can be captured in a graph. 16-byte aligned where it is the start of a
- *   buffer; rows of a matrix lie as the shape says.
+ *   caller uploads them, so that a launch can be captured in a graph. Only host_products, which a launch copies into
+ * its arguments, is read on the host. 16-byte aligned where it is the start of a buffer; rows of a matrix lie as the
+ * shape says.
  * - A launcher only launches, on `stream`, in stream order; it allocates nothing and waits for nothing. What went wrong
  *   with a launch is in cudaGetLastError(); what was wrong with data is in `bad`, where a launcher has one.
  * - `bad`: one uint64 that the caller has set to UINT64_MAX; the lowest offending row or index is left in it. The
@@ -143,16 +144,26 @@ constexpr int64_t kSparseMmaTokens = 16;
 /* Dense w (N, K), any K. */
 void matmul(float* y, const float* x, const uint16_t* w, int64_t tokens, int64_t n, int64_t k, int32_t exact,
             cudaStream_t stream);
+/* The products of one x with 1 … MS_MOST_PRODUCTS matrices in one launch, each with the bits that `matmul` gives it: a
+ * matrix of few rows need not fill the machine by itself, and memory does not idle between q, k and v. Of a product, y,
+ * n and w.values count; its patches are not looked at. */
+void matmul_fused(const ms_product* host_products, int64_t count, const float* x, int64_t tokens, int64_t k,
+                  int32_t exact, cudaStream_t stream);
 /* Packed w. T ≤ 4, `exact`, or K not a multiple of 64: the CUDA-core GEMV; else mma.sp, 16 tokens at a time. A row that
  * prunes a place whose activation is not finite becomes NaN, as in a dense product, unless `spread` is false: before
  * add_patches24, which does that for the patched rows. */
 void matmul24(float* y, const float* x, const void* packed, int64_t tokens, int64_t n, int64_t k, int32_t exact,
               cudaStream_t stream, bool spread = true);
+/* As matmul_fused. How many rows a block of mma.sp takes goes by all of them together. */
+void matmul24_fused(const ms_product* host_products, int64_t count, const float* x, int64_t tokens, int64_t k,
+                    int32_t exact, cudaStream_t stream, bool spread = true);
 /* The two kernels behind it by themselves, for measuring: gemv24 takes any shape, mma24 needs K % 64 = 0. */
 void gemv24(float* y, const float* x, const void* packed, int64_t tokens, int64_t n, int64_t k, int32_t exact,
             cudaStream_t stream, bool spread = true);
 void mma24(float* y, const float* x, const void* packed, int64_t tokens, int64_t n, int64_t k, cudaStream_t stream,
            bool spread = true);
+void mma24_fused(const ms_product* host_products, int64_t count, const float* x, int64_t tokens, int64_t k,
+                 cudaStream_t stream, bool spread = true);
 
 /* y (T, N) += Δ x, token t through patches[t] (data NULL: nothing), in the layout of patch24.cuh, and NaN where the
  * token's mask prunes a place whose activation is not finite: after matmul24 without `spread`, or after cuSPARSELt,
@@ -160,6 +171,9 @@ void mma24(float* y, const float* x, const void* packed, int64_t tokens, int64_t
  */
 void add_patches24(float* y, const float* x, const ms_patch24* patches, const void* packed, int64_t tokens, int64_t n,
                    int64_t k, int32_t exact, cudaStream_t stream);
+/* To several products of one x in one launch; host_patches of each: on the device, as `patches`. */
+void add_patches24_fused(const ms_product* host_products, int64_t count, const float* x, int64_t tokens, int64_t k,
+                         int32_t exact, cudaStream_t stream);
 /* Dense w (N, K), K % 8 = 0, read once for four tokens, each through its own mask: masks[t].nibbles NULL: everything,
  * packed 0: the canonical nibbles (N, K/8), packed 1: a packed matrix (whose nibbles the launcher finds on the host, by
  * packed24_meta_offset). */

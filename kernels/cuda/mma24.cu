@@ -10,6 +10,7 @@
 // tokens with 8 instructions and some 150 others, 36 bits of weights each. A block's 8 warps split K, and their sums
 // meet in shared memory.
 
+#include "matrices.cuh"
 #include "patch24.cuh"
 #include "reduce.cuh"
 
@@ -22,6 +23,20 @@ constexpr int kThreads = kWarps * kWarp;
 constexpr int kBlock = 64;  // columns of two instructions
 constexpr int kTokens = 8;  // columns of B
 
+struct Mma24Matrix {
+  float* y;
+  const uint8_t *values, *meta;
+  int64_t n;
+};
+
+// What all matrices of a launch have in common.
+struct Mma24Input {
+  const float* x;
+  int64_t tokens, k;
+  int32_t spread;
+};
+
+// A block's product.
 struct Mma24 {
   float* y;
   const float* x;
@@ -82,13 +97,16 @@ MS_DEVICE void Finish(const Mma24& p, const float (*sums)[kWidth][kRows], bool n
 }
 
 // kTiles × 16 rows, kPanels × 8 tokens.
-template <int kTiles, int kPanels>
-__global__ void __launch_bounds__(kThreads) SparseProduct(Mma24 p) {
+template <int kTiles, int kPanels, int kMost>
+__global__ void __launch_bounds__(kThreads) SparseProduct(Matrices<Mma24Matrix, kMost> all, Mma24Input in) {
   constexpr int kRows = 16 * kTiles, kWidth = kTokens * kPanels;
   __shared__ float sums[kWarps][kWidth][kRows];
   __shared__ int nonfinite;
   const int g = Lane() / 4, t = Lane() % 4;
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * kRows, token = static_cast<int64_t>(blockIdx.y) * kWidth;
+  unsigned block;
+  const Mma24Matrix matrix = MatrixOfBlock(all, &block);
+  const Mma24 p = {matrix.y, in.x, matrix.values, matrix.meta, in.tokens, matrix.n, in.k, in.spread};
+  const int64_t row = static_cast<int64_t>(block) * kRows, token = static_cast<int64_t>(blockIdx.y) * kWidth;
   if (threadIdx.x == 0) nonfinite = 0;
   float acc[kTiles][kPanels][4] = {};
   uint32_t zeros = 0;
@@ -138,26 +156,43 @@ __global__ void __launch_bounds__(kThreads) SparseProduct(Mma24 p) {
 }
 
 template <int kTiles, int kPanels>
-void LaunchProduct(const Mma24& p, cudaStream_t stream) {
-  const dim3 grid(Blocks(p.n, 16 * kTiles), Blocks(p.tokens, kTokens * kPanels));
-  Launch(SparseProduct<kTiles, kPanels>, grid, kThreads, 0, stream, p);
+void LaunchProduct(const ms_product* products, int64_t count, const Mma24Input& in, cudaStream_t stream) {
+  const auto matrix = [&](const ms_product& p) {
+    const auto* values = static_cast<const uint8_t*>(p.w.values);
+    return Mma24Matrix{p.y, values, packed24_meta(values, p.n, in.k), p.n};
+  };
+  ForCount(count, [&](auto most) {
+    constexpr int kMost = decltype(most)::value;
+    const auto all = MatricesOf<kMost>(products, count, 16 * kTiles, matrix);
+    const dim3 grid(all.blocks, Blocks(in.tokens, kTokens * kPanels));
+    Launch(SparseProduct<kTiles, kPanels, kMost>, grid, kThreads, 0, stream, all, in);
+  });
 }
 
 }  // namespace
 
 void mma24(float* y, const float* x, const void* packed, int64_t tokens, int64_t n, int64_t k, cudaStream_t stream,
            bool spread) {
-  const Mma24 p = {y, x, static_cast<const uint8_t*>(packed), packed24_meta(packed, n, k), tokens, n, k, spread};
-  // With 16 rows a block instead of 32, small layers have blocks for all multiprocessors.
+  const ms_product product = {y, {MS_BF16, 0, packed, nullptr}, nullptr, n};
+  mma24_fused(&product, 1, x, tokens, k, stream, spread);
+}
+
+void mma24_fused(const ms_product* host_products, int64_t count, const float* x, int64_t tokens, int64_t k,
+                 cudaStream_t stream, bool spread) {
+  const Mma24Input in = {x, tokens, k, spread};
+  // With 16 rows a block instead of 32, small layers have blocks for all multiprocessors. A row's sums are the same, so
+  // that it does not matter to them what it is multiplied with.
   constexpr int64_t kFewRows = 4096;
-  if (n < kFewRows && tokens <= kTokens)
-    LaunchProduct<1, 1>(p, stream);
-  else if (n < kFewRows)
-    LaunchProduct<1, 2>(p, stream);
+  int64_t rows = 0;
+  for (int64_t i = 0; i < count; ++i) rows += host_products[i].n;
+  if (rows < kFewRows && tokens <= kTokens)
+    LaunchProduct<1, 1>(host_products, count, in, stream);
+  else if (rows < kFewRows)
+    LaunchProduct<1, 2>(host_products, count, in, stream);
   else if (tokens <= kTokens)
-    LaunchProduct<2, 1>(p, stream);
+    LaunchProduct<2, 1>(host_products, count, in, stream);
   else
-    LaunchProduct<2, 2>(p, stream);
+    LaunchProduct<2, 2>(host_products, count, in, stream);
 }
 
 }  // namespace cuda

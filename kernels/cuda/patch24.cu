@@ -4,6 +4,7 @@
 // a row of 4,096 has ten swaps, one round of eight lanes. Making one reads ⅛ byte of parent and child a group of 8
 // weights, and the weights of changed groups only.
 
+#include "matrices.cuh"
 #include "patch24.cuh"
 #include "reduce.cuh"
 
@@ -17,10 +18,9 @@ constexpr int kRowsOfBlock = kThreads / kLanesOfRow;
 
 struct Correction {
   float* y;
-  const float* x;
   const ms_patch24* patches;
   const uint8_t* meta;
-  int64_t n, k;
+  int64_t n;
 };
 
 template <bool kExact>
@@ -41,12 +41,14 @@ MS_DEVICE bool AnyNonfinite(const float* x, int64_t k) {
 }
 
 // A block: 32 rows of one token, eight lanes a row.
-template <bool kExact>
-__global__ void __launch_bounds__(kThreads) Correct(Correction c) {
-  const int64_t token = blockIdx.y, first = static_cast<int64_t>(blockIdx.x) * kRowsOfBlock;
-  const int64_t row = first + threadIdx.x / kLanesOfRow, sections = SectionsOf(c.k);
+template <bool kExact, int kMost>
+__global__ void __launch_bounds__(kThreads) Correct(Matrices<Correction, kMost> all, const float* xs, int64_t k) {
+  unsigned block;
+  const Correction c = MatrixOfBlock(all, &block);
+  const int64_t token = blockIdx.y, first = static_cast<int64_t>(block) * kRowsOfBlock;
+  const int64_t row = first + threadIdx.x / kLanesOfRow, sections = SectionsOf(k);
   const int lane = static_cast<int>(threadIdx.x % kLanesOfRow);
-  const float* x = c.x + token * c.k;
+  const float* x = xs + token * k;
   const void* patch = c.patches[token].data;
   float in = 0, out = 0;
   for (int64_t s = 0; patch != nullptr && row < c.n && s < sections; ++s) {
@@ -60,9 +62,9 @@ __global__ void __launch_bounds__(kThreads) Correct(Correction c) {
   }
   const float sum = WarpSum<kLanesOfRow>(in + out);
   if (patch != nullptr && lane == 0 && row < c.n) c.y[token * c.n + row] += sum;
-  if (!AnyNonfinite(x, c.k)) return;
+  if (!AnyNonfinite(x, k)) return;
   for (int64_t r = first; r < Min(first + kRowsOfBlock, c.n); ++r) {
-    if (SpreadsRow(c.meta + r * (c.k / 8), patch, c.n * sections, r * sections, x, c.k)) {
+    if (SpreadsRow(c.meta + r * (k / 8), patch, c.n * sections, r * sections, x, k)) {
       c.y[token * c.n + r] = __uint_as_float(0x7fc00000u);
     }
   }
@@ -211,9 +213,20 @@ unsigned BlocksOfSections(int64_t sections) {
 
 void add_patches24(float* y, const float* x, const ms_patch24* patches, const void* packed, int64_t tokens, int64_t n,
                    int64_t k, int32_t exact, cudaStream_t stream) {
-  const Correction c = {y, x, patches, packed24_meta(packed, n, k), n, k};
-  const dim3 grid(Blocks(n, kRowsOfBlock), static_cast<unsigned>(tokens));
-  Launch(exact ? Correct<true> : Correct<false>, grid, kThreads, 0, stream, c);
+  const ms_product product = {y, {MS_BF16, 0, packed, nullptr}, patches, n};
+  add_patches24_fused(&product, 1, x, tokens, k, exact, stream);
+}
+
+void add_patches24_fused(const ms_product* host_products, int64_t count, const float* x, int64_t tokens, int64_t k,
+                         int32_t exact, cudaStream_t stream) {
+  ForCount(count, [&](auto most) {
+    constexpr int kMost = decltype(most)::value;
+    const auto all = MatricesOf<kMost>(host_products, count, kRowsOfBlock, [&](const ms_product& p) {
+      return Correction{p.y, p.host_patches, packed24_meta(p.w.values, p.n, k), p.n};
+    });
+    const dim3 grid(all.blocks, static_cast<unsigned>(tokens));
+    Launch(exact ? Correct<true, kMost> : Correct<false, kMost>, grid, kThreads, 0, stream, all, x, k);
+  });
 }
 
 void patch_offsets24(uint32_t* offsets, int64_t* total, const void* packed, const uint8_t* meta, int64_t n, int64_t k,
