@@ -119,8 +119,13 @@ Choice Measure(Op& op, float* y, const float* x, const void* packed, const Shape
   return choice;
 }
 
+// Whether products of so many tokens are always ours, so that several of them are one launch.
+bool IsOwn(const ms_context* ctx, int64_t tokens) {
+  return tokens <= kSparseMmaTokens || ctx->exact != 0;
+}
+
 void Sparse(Op& op, float* y, const float* x, const void* packed, const Shape& s) {
-  if (s.tokens <= kSparseMmaTokens || op.exact() != 0) {
+  if (IsOwn(op.context(), s.tokens)) {
     ByOwn(op, y, x, packed, s);
     return;
   }
@@ -172,19 +177,83 @@ void RequirePatch(Op& op, const ms_patch24& patch, int64_t n, int64_t k) {
                                  std::to_string(k) + " but received another"};
 }
 
+void RequirePatches(Op& op, const ms_product& p, int64_t tokens, int64_t k) {
+  for (int64_t t = 0; p.host_patches != nullptr && t < tokens; ++t) {
+    const ms_patch24& patch = p.host_patches[t];
+    const bool again = t > 0 && patch.data == p.host_patches[t - 1].data;
+    if (patch.data != nullptr && !again) RequirePatch(op, patch, p.n, k);
+  }
+}
+
+// To those of the products that have patches, in one launch.
+void AddPatches(Op& op, const ms_product* host_products, int64_t count, const float* x, int64_t tokens, int64_t k) {
+  std::vector<ms_product> patched;
+  std::vector<ms_patch24> patches;
+  for (const ms_product* p = host_products; p < host_products + count; ++p) {
+    if (p->host_patches == nullptr) continue;
+    patched.push_back(*p);
+    patches.insert(patches.end(), p->host_patches, p->host_patches + tokens);
+  }
+  if (patched.empty()) return;
+  const ms_patch24* of_next = op.Upload(patches.data(), static_cast<int64_t>(patches.size()));
+  for (ms_product& p : patched) {
+    p.host_patches = of_next;
+    of_next += tokens;
+  }
+  add_patches24_fused(patched.data(), static_cast<int64_t>(patched.size()), x, tokens, k, op.exact(), op.stream());
+}
+
 ms_status Matmul24Patched(ms_context* ctx, float* y, const float* x, ms_weights w, const ms_patch24* host_patches,
                           int64_t tokens, int64_t n, int64_t k) {
   return Run(ctx, Op::Rounded::kKept, [&](Op& op) {
-    const Shape shape{tokens, n, k};
+    const ms_product product{y, w, host_patches, n};
     DropIfWritten(op, y, tokens * n);
     const void* packed = PackedOf(w, "matmul24Patched");
-    for (int64_t t = 0; t < tokens; ++t) {
-      const bool again = t > 0 && host_patches[t].data == host_patches[t - 1].data;
-      if (host_patches[t].data != nullptr && !again) RequirePatch(op, host_patches[t], n, k);
+    RequirePatches(op, product, tokens, k);
+    Sparse(op, y, x, packed, {tokens, n, k});
+    AddPatches(op, &product, 1, x, tokens, k);
+  });
+}
+
+// Each as an op of its own, until one fails.
+template <typename Product>
+ms_status OneByOne(const ms_product* host_products, int64_t count, Product&& product) {
+  ms_status status = MS_OK;
+  for (int64_t i = 0; i < count && status == MS_OK; ++i) status = product(host_products[i]);
+  return status;
+}
+
+ms_status MatmulFused(ms_context* ctx, const ms_product* host_products, int64_t count, const float* x, int64_t tokens,
+                      int64_t k) {
+  if (tokens > kGemvTokens) {
+    return OneByOne(host_products, count,
+                    [&](const ms_product& p) { return Matmul(ctx, p.y, x, p.w, tokens, p.n, k); });
+  }
+  return Run(ctx, Op::Rounded::kKept, [&](Op& op) {
+    for (const ms_product* p = host_products; p < host_products + count; ++p) {
+      DropIfWritten(op, p->y, tokens * p->n);
+      Bf16Of(p->w, "matmulFused");
     }
-    Sparse(op, y, x, packed, shape);
-    const ms_patch24* patches = op.Upload(host_patches, tokens);
-    add_patches24(y, x, patches, packed, tokens, n, k, op.exact(), op.stream());
+    matmul_fused(host_products, count, x, tokens, k, op.exact(), op.stream());
+  });
+}
+
+ms_status Matmul24Fused(ms_context* ctx, const ms_product* host_products, int64_t count, const float* x, int64_t tokens,
+                        int64_t k, int64_t) {
+  if (!IsOwn(ctx, tokens)) {
+    return OneByOne(host_products, count, [&](const ms_product& p) {
+      return p.host_patches == nullptr ? Matmul24(ctx, p.y, x, p.w, tokens, p.n, k)
+                                       : Matmul24Patched(ctx, p.y, x, p.w, p.host_patches, tokens, p.n, k);
+    });
+  }
+  return Run(ctx, Op::Rounded::kKept, [&](Op& op) {
+    for (const ms_product* p = host_products; p < host_products + count; ++p) {
+      DropIfWritten(op, p->y, tokens * p->n);
+      PackedOf(p->w, "matmul24Fused");
+      RequirePatches(op, *p, tokens, k);
+    }
+    matmul24_fused(host_products, count, x, tokens, k, op.exact(), op.stream());
+    AddPatches(op, host_products, count, x, tokens, k);
   });
 }
 
@@ -208,6 +277,8 @@ void AddProductOps(ms_ops* ops) {
   ops->matmul = Matmul;
   ops->matmul24 = Matmul24;
   ops->matmul24_patched = Matmul24Patched;
+  ops->matmul_fused = MatmulFused;
+  ops->matmul24_fused = Matmul24Fused;
   ops->matmul_masked = MatmulMasked;
 }
 
