@@ -1,6 +1,7 @@
 // Products of a few tokens, 2:4 forms and patches against the CPU backend: forms byte by byte, products to fp32
 // rounding, with the activations rounded to bf16 beforehand where the kernels round them.
 
+#include "../../../kernels/cuda/host/execution.h"
 #include "cases.h"
 
 namespace {
@@ -108,7 +109,7 @@ CASE(SparseProducts, "2:4 products of a few tokens are the CPU's, on CUDA cores 
   }
 }
 
-CASE(WideLayers, "a layer of many rows takes the wider tile of mma24") {
+CASE(WideLayers, "a layer of many rows takes the wider tile of mma24, and so do layers that have as many together") {
   Random random{23};
   for (const int64_t tokens : {int64_t{7}, int64_t{13}}) {
     const int64_t n = 4100, k = 64;
@@ -120,6 +121,17 @@ CASE(WideLayers, "a layer of many rows takes the wider tile of mma24") {
     cpu->ops.matmul24(context, expected.data(), x.data(), m.Packed(), tokens, n, k);
     cpu->set_exact(context, 0);
     ExpectNear(y, expected, kRounding, "mma24", n);
+    // Together with another they take the wider tile, by itself neither does.
+    const Matrix less(random, 4090, k), few(random, 6, k);
+    std::vector<float> alone(static_cast<size_t>(tokens * less.n)), beside(alone.size());
+    std::vector<float> alone_few(static_cast<size_t>(tokens * few.n)), beside_few(alone_few.size());
+    mma24(alone.data(), x.data(), less.device.data(), tokens, less.n, k, nullptr);
+    mma24(alone_few.data(), x.data(), few.device.data(), tokens, few.n, k, nullptr);
+    const ms_product both[] = {{beside.data(), {MS_BF16, 0, less.device.data(), nullptr}, nullptr, less.n},
+                               {beside_few.data(), {MS_BF16, 0, few.device.data(), nullptr}, nullptr, few.n}};
+    mma24_fused(both, 2, x.data(), tokens, k, nullptr);
+    ExpectSame(beside, alone, "rows of both tiles", tokens);
+    ExpectSame(beside_few, alone_few, "rows of both tiles", tokens);
   }
 }
 
@@ -237,6 +249,81 @@ CASE(PatchedProducts, "patches hold the swaps to the child's mask, and correct a
           [&](float* y, const float* in) {
             cpu->ops.matmul24_patched(context, y, in, parent.Packed(), host.data(), s.tokens, s.n, s.k);
           });
+    }
+  }
+}
+
+CASE(FusedProducts, "products of one x in one launch, and their patches in another, have the bits of each") {
+  Random random{29};
+  for (const Shape& s : kShapes) {
+    std::vector<Matrix> matrices;
+    std::vector<std::vector<ms_patch24>> patches;
+    std::vector<Bytes> patch_bytes;
+    // The last has fewer rows than a block.
+    for (const int64_t n : {s.n, s.n + 4, int64_t{3}}) {
+      matrices.emplace_back(random, n, s.k);
+      patch_bytes.push_back(Patch(matrices.back(), Changed(random, matrices.back().meta, 5)));
+    }
+    for (size_t i = 0; i < matrices.size(); ++i) {
+      const ms_patch24 patch = {patch_bytes[i].data(), static_cast<int64_t>(patch_bytes[i].size())};
+      patches.emplace_back(static_cast<size_t>(s.tokens), patch);
+      patches.back()[i % patches.back().size()] = {nullptr, 0};
+    }
+    std::vector<float> values = Floats(random, s.tokens * s.k);
+    const float* x = values.data();
+    for (const bool finite : {true, false}) {
+      if (!finite) values[static_cast<size_t>(random.Below(s.tokens * s.k))] = INFINITY;
+      for (int64_t count = 1; count <= MS_MOST_PRODUCTS; ++count) {
+        // fused(products): y of all; alone(product): of one.
+        const auto compare = [&](const char* what, bool packed, const auto& fused, const auto& alone) {
+          std::vector<std::vector<float>> y, expected;
+          std::vector<ms_product> products;
+          for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
+            const Matrix& m = matrices[i];
+            const void* w = packed ? static_cast<const void*>(m.device.data()) : m.w.data();
+            y.emplace_back(static_cast<size_t>(s.tokens * m.n), 1.0f);
+            products.push_back({y[i].data(), {MS_BF16, 0, w, nullptr}, patches[i].data(), m.n});
+          }
+          expected = y;
+          static int64_t launches;
+          launches = 0;
+          host::Submitter() = [](cudaStream_t, std::function<void()> launch) {
+            ++launches;
+            launch();
+          };
+          fused(products.data());
+          host::Submitter() = nullptr;
+          Expect(launches == 1, what, launches);
+          for (size_t i = 0; i < y.size(); ++i) {
+            products[i].y = expected[i].data();
+            alone(products[i]);
+            ExpectSame(y[i], expected[i], what, count);
+          }
+        };
+        const int64_t tokens = s.tokens, k = s.k;
+        for (const int exact : {0, 1}) {
+          compare(
+              "matmul_fused", false,
+              [&](const ms_product* all) { matmul_fused(all, count, x, tokens, k, exact, nullptr); },
+              [&](const ms_product& p) {
+                matmul(p.y, x, static_cast<const uint16_t*>(p.w.values), tokens, p.n, k, exact, nullptr);
+              });
+          compare(
+              "matmul24_fused", true,
+              [&](const ms_product* all) { matmul24_fused(all, count, x, tokens, k, exact, nullptr); },
+              [&](const ms_product& p) { matmul24(p.y, x, p.w.values, tokens, p.n, k, exact, nullptr); });
+          compare(
+              "add_patches24_fused", true,
+              [&](const ms_product* all) { add_patches24_fused(all, count, x, tokens, k, exact, nullptr); },
+              [&](const ms_product& p) {
+                add_patches24(p.y, x, p.host_patches, p.w.values, tokens, p.n, k, exact, nullptr);
+              });
+        }
+        if (k % 64 != 0) continue;
+        compare(
+            "mma24_fused", true, [&](const ms_product* all) { mma24_fused(all, count, x, tokens, k, nullptr); },
+            [&](const ms_product& p) { mma24(p.y, x, p.w.values, tokens, p.n, k, nullptr); });
+      }
     }
   }
 }
