@@ -58,6 +58,8 @@ export interface CudaReport {
     readonly clockKHz: number;
     readonly memoryClockKHz: number;
   } | null;
+  /** Whether the kernels of a decoding step begin while the one in front still runs, or why not; null where nothing runs. */
+  readonly overlap: { readonly used: boolean; readonly reason: string | null } | null;
   readonly parts: readonly FoundPart[];
 }
 

@@ -6,6 +6,7 @@
 #include "device.h"
 #include "memory.h"
 #include "ops.h"
+#include "overlap.h"
 #include "report.h"
 #include "sparse_gemm.h"
 
@@ -70,6 +71,7 @@ const ms_backend* MakeBackend() {
   AddTrainingOps(&backend->ops);
   backend->codec = DecodeOps();
   ProvenForm();
+  ProvenOverlap();
   return backend;
 }
 

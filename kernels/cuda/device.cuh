@@ -27,19 +27,72 @@ namespace {
 constexpr uint32_t kWholeWarp = 0xffffffffu;
 constexpr int kWarp = 32;
 
+// Overlapped: the kernel may begin while the one in front of it on the stream still runs, where GPUs do that
+// (launches_overlap): it touches no memory of theirs before AwaitFront, which every thread calls.
+enum class Begin { kAfterFront, kOverlapped };
+
 // kernel<<<grid, block, shared, stream>>>(arguments…); nothing for an empty grid.
 template <typename... P, typename... A>
-inline void Launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream, A... arguments) {
+inline void LaunchAs(Begin begin, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
+                     A... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
 #if defined(__CUDACC__)
   // Beyond 48 KiB a kernel has to ask.
   if (shared > (48u << 10)) {
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
   }
-  kernel<<<grid, block, shared, stream>>>(static_cast<P>(arguments)...);
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = begin == Begin::kOverlapped && launches_overlap() ? 1 : 0;
+  cudaLaunchKernelEx(&config, kernel, static_cast<P>(arguments)...);
 #else
   const auto thread = [=]() MS_UNCHECKED { kernel(static_cast<P>(arguments)...); };
-  host::Submit(stream, [=] { host::RunGrid(grid, block, shared, host::CallThread<decltype(thread)>, &thread); });
+  host::Submit(stream, [=] {
+    const bool overlapped = begin == Begin::kOverlapped;
+    host::RunGrid(grid, block, shared, overlapped, host::CallThread<decltype(thread)>, &thread);
+  });
+#endif
+}
+template <typename... P, typename... A>
+inline void Launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream, A... arguments) {
+  LaunchAs(Begin::kAfterFront, kernel, grid, block, shared, stream, arguments...);
+}
+template <typename... P, typename... A>
+inline void LaunchOverlapped(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
+                             A... arguments) {
+  LaunchAs(Begin::kOverlapped, kernel, grid, block, shared, stream, arguments...);
+}
+
+// The kernel behind this one may begin, as soon as all blocks of this one have called it or ended (PTX ISA,
+// griddepcontrol): what it does before its own AwaitFront then fills the time in which this one ends.
+MS_DEVICE void LetNextBegin() {
+#if defined(__CUDACC__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+// Everything in front of this kernel is done, and its memory to be seen. Also where the kernel in front did not wait
+// itself to the end: it can't end before the one in front of it, for which it waits.
+MS_DEVICE void AwaitFront() {
+#if !defined(__CUDACC__)
+  host::AwaitFront();
+#elif __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// Asks for a line of memory that is soon read, without reading it: also before AwaitFront, since what the second-level
+// cache holds is what was written last.
+MS_DEVICE void AskFor(const void* p) {
+#if defined(__CUDACC__)
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#else
+  (void)p;
 #endif
 }
 

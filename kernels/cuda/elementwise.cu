@@ -11,12 +11,14 @@ constexpr int kThreads = 256;
 // op(i) for all i in [0, n).
 template <typename Op>
 __global__ void __launch_bounds__(kThreads) Each(Op op, int64_t n) {
+  LetNextBegin();
   const int64_t i = GlobalIndex();
+  AwaitFront();
   if (i < n) op(i);
 }
 template <typename Op>
 void LaunchEach(const Op& op, int64_t n, cudaStream_t stream) {
-  Launch(Each<Op>, Blocks(n, kThreads), kThreads, 0, stream, op, n);
+  LaunchOverlapped(Each<Op>, Blocks(n, kThreads), kThreads, 0, stream, op, n);
 }
 
 MS_DEVICE float ElementOf(const void* in, ms_value_type type, int64_t i) {

@@ -54,6 +54,7 @@ struct Dense {
   int64_t k;
   int32_t spread;
 
+  __device__ void Ask(int64_t row, int64_t column) const { AskFor(w + row * k + column); }
   __device__ Weights Load(int64_t row, int64_t column) const {
     const uint16_t* from = w + row * k + column;
     if constexpr (kWhole) {
@@ -94,6 +95,7 @@ struct Masked {
   int64_t k, meta_offset;  // of a packed matrix
   int32_t spread;
 
+  __device__ void Ask(int64_t row, int64_t column) const { AskFor(w + row * k + column); }
   __device__ Weights Load(int64_t row, int64_t column) const { return LoadStream(w + row * k + column); }
   MS_METHOD Activations Read(const float* x, int64_t left) { return ReadEight<kExact, true>(x, left); }
   MS_METHOD float Nonfinite(const Activations&) { return 0.0f; }

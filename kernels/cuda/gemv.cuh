@@ -7,9 +7,9 @@
 //
 // A `Product` says what a lane loads and how it multiplies:
 //   kColumns, kSpreads; Weights, Activations
-//   Weights Load(row, column); Activations Read(x + column, columns that are left); Step(weights, activations, token,
-//   row, column): their product; Nonfinite(activations): NaN where one is not finite; Spreads(token, row, x): whether
-//   the row prunes such a place (one thread's share).
+//   Ask(row, column): for what Load reads there; Weights Load(row, column); Activations Read(x + column, columns that
+//   are left); Step(weights, activations, token, row, column): their product; Nonfinite(activations): NaN where one is
+//   not finite; Spreads(token, row, x): whether the row prunes such a place (one thread's share).
 #pragma once
 
 #include "matrices.cuh"
@@ -60,6 +60,8 @@ __device__ void SpreadNonfinite(float* y, const float* x, const Product& product
 template <typename Product, int TT, int kMost>
 __global__ void __launch_bounds__(kGemvThreads)
     Gemv(Matrices<GemvMatrix<Product>, kMost> all, const float* x, int64_t tokens, int64_t k) {
+  constexpr int kStep = kGemvThreads * Product::kColumns;
+  static_assert(kRows == 4, "two steps of four rows are eight lines");
   __shared__ float partial[kGemvWarps][kRows * TT];
   unsigned block;
   const GemvMatrix<Product> matrix = MatrixOfBlock(all, &block);
@@ -73,8 +75,14 @@ __global__ void __launch_bounds__(kGemvThreads)
   const float* from[TT];
 #pragma unroll
   for (int t = 0; t < TT; ++t) from[t] = x + Min(token + t, s.tokens - 1) * s.k;
-  for (int64_t c = static_cast<int64_t>(threadIdx.x) * Product::kColumns; c < s.k;
-       c += kGemvThreads * Product::kColumns) {
+  const int64_t first = static_cast<int64_t>(threadIdx.x) * Product::kColumns;
+  // Eight threads share the lines that they read next, in the first two steps of kRows rows: each asks for one.
+  LetNextBegin();
+  const int share = static_cast<int>(threadIdx.x % 8);
+  const int64_t asked = first + share / kRows * kStep;
+  if (asked < s.k) product.Ask(Min(row + share % kRows, s.n - 1), asked);
+  AwaitFront();
+  for (int64_t c = first; c < s.k; c += kStep) {
     typename Product::Weights weights[kRows];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) weights[r] = product.Load(Min(row + r, s.n - 1), c);
@@ -119,7 +127,7 @@ inline void LaunchGemv(const GemvProducts& p, Of&& of, cudaStream_t stream) {
     return GemvMatrix<Product>{one.y, of(one), one.n};
   });
   const dim3 grid(all.blocks, Blocks(p.tokens, TT));
-  Launch(Gemv<Product, TT, kMost>, grid, kGemvThreads, 0, stream, all, p.x, p.tokens, p.k);
+  LaunchOverlapped(Gemv<Product, TT, kMost>, grid, kGemvThreads, 0, stream, all, p.x, p.tokens, p.k);
 }
 
 // Tiles of as many tokens as there are, four at most.

@@ -32,6 +32,10 @@ struct Packed24 {
   int64_t k;
   int32_t spread;
 
+  __device__ void Ask(int64_t row, int64_t column) const {
+    AskFor(values + row * k + column);
+    AskFor(meta + (row * k + column) / 8);
+  }
   __device__ Weights Load(int64_t row, int64_t column) const {
     const uint8_t* from = values + row * k + column;
     const uint8_t* nibbles = meta + (row * k + column) / 8;

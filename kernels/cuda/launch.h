@@ -59,6 +59,13 @@ inline const uint8_t* packed24_meta(const void* packed, int64_t n, int64_t k) {
   return static_cast<const uint8_t*>(packed) + packed24_meta_offset(n, k);
 }
 
+/* Whether the kernels of a decoding step begin while the one in front still runs: their launch, and their first
+ * weights' way from memory, then take no time of their own (programmatic dependent launch; sm_90 on). overlap.h. */
+inline bool& launches_overlap() {
+  static bool overlap = false;
+  return overlap;
+}
+
 /* ---- elements (elementwise.cu) ---- */
 
 /* *out (1) ^= xor of the whole 64-bit words of `data` (bytes); the caller zeroes *out. */

@@ -110,6 +110,17 @@ __global__ void __launch_bounds__(kThreads) SparseProduct(Matrices<Mma24Matrix, 
   if (threadIdx.x == 0) nonfinite = 0;
   float acc[kTiles][kPanels][4] = {};
   uint32_t zeros = 0;
+  // The four lanes of a row ask for its next four steps.
+  LetNextBegin();
+  const int64_t asked = (WarpOfBlock() + t * kWarps) * kBlock;
+#pragma unroll
+  for (int i = 0; i < 2 * kTiles; ++i) {
+    if (asked >= p.k) continue;
+    const int64_t at = Min(row + 8 * i + g, p.n - 1) * p.k + asked;
+    AskFor(p.values + at);
+    AskFor(p.meta + at / 8);
+  }
+  AwaitFront();
   for (int64_t column = WarpOfBlock() * kBlock; column < p.k; column += kWarps * kBlock) {
     RowPart parts[kTiles][2];
 #pragma unroll
@@ -165,7 +176,7 @@ void LaunchProduct(const ms_product* products, int64_t count, const Mma24Input& 
     constexpr int kMost = decltype(most)::value;
     const auto all = MatricesOf<kMost>(products, count, 16 * kTiles, matrix);
     const dim3 grid(all.blocks, Blocks(in.tokens, kTokens * kPanels));
-    Launch(SparseProduct<kTiles, kPanels, kMost>, grid, kThreads, 0, stream, all, in);
+    LaunchOverlapped(SparseProduct<kTiles, kPanels, kMost>, grid, kThreads, 0, stream, all, in);
   });
 }
 

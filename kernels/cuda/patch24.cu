@@ -43,8 +43,10 @@ MS_DEVICE bool AnyNonfinite(const float* x, int64_t k) {
 // A block: 32 rows of one token, eight lanes a row.
 template <bool kExact, int kMost>
 __global__ void __launch_bounds__(kThreads) Correct(Matrices<Correction, kMost> all, const float* xs, int64_t k) {
+  LetNextBegin();
   unsigned block;
   const Correction c = MatrixOfBlock(all, &block);
+  AwaitFront();
   const int64_t token = blockIdx.y, first = static_cast<int64_t>(block) * kRowsOfBlock;
   const int64_t row = first + threadIdx.x / kLanesOfRow, sections = SectionsOf(k);
   const int lane = static_cast<int>(threadIdx.x % kLanesOfRow);
@@ -225,7 +227,7 @@ void add_patches24_fused(const ms_product* host_products, int64_t count, const f
       return Correction{p.y, p.host_patches, packed24_meta(p.w.values, p.n, k), p.n};
     });
     const dim3 grid(all.blocks, static_cast<unsigned>(tokens));
-    Launch(exact ? Correct<true, kMost> : Correct<false, kMost>, grid, kThreads, 0, stream, all, x, k);
+    LaunchOverlapped(exact ? Correct<true, kMost> : Correct<false, kMost>, grid, kThreads, 0, stream, all, x, k);
   });
 }
 

@@ -7,6 +7,7 @@
 #include "cublaslt.h"
 #include "cusparselt.h"
 #include "device.h"
+#include "overlap.h"
 #include "sparse_gemm.h"
 
 namespace maskserve {
@@ -85,13 +86,21 @@ std::string Device(const DeviceSearch& search) {
          ",\"memoryClockKHz\":" + std::to_string(device.memory_clock_khz) + "}";
 }
 
+std::string OverlapOf(const DeviceSearch& search) {
+  if (!search.usable) return "null";
+  const Overlap& overlap = ProvenOverlap();
+  return std::string("{\"used\":") + (overlap.used ? "true" : "false") + ",\"reason\":" + QuotedOrNull(overlap.reason) +
+         "}";
+}
+
 }  // namespace
 
 std::string Report() {
   const DeviceSearch& search = FindDevice();
   return std::string("{\"runtime\":") + Quoted(RuntimeVersion()) + ",\"architectures\":" + ArchitectureList() +
-         ",\"device\":" + Device(search) + ",\"parts\":[" + Part("driver", Driver(search)) + "," +
-         Part("cuSPARSELt", Sparse(search)) + "," + Part("cuBLASLt", blaslt::Find()) + "]}";
+         ",\"device\":" + Device(search) + ",\"overlap\":" + OverlapOf(search) + ",\"parts\":[" +
+         Part("driver", Driver(search)) + "," + Part("cuSPARSELt", Sparse(search)) + "," +
+         Part("cuBLASLt", blaslt::Find()) + "]}";
 }
 
 }  // namespace cuda

@@ -99,13 +99,14 @@ function printForPeople({ version, node, platform, cpu, memory, cuda, backend, a
   for (const line of advice) printLine(`  ${line}`);
 }
 
-function reportFields({ runtime, architectures, device, parts }: CudaReport): [string, string][] {
+function reportFields({ runtime, architectures, device, overlap, parts }: CudaReport): [string, string][] {
   const gpu = device
     ? `${device.name}, ${device.architecture}, ${gibibytes(device.totalBytes)} (${gibibytes(device.freeBytes)} free), ${device.multiprocessors} multiprocessors`
     : 'none';
   return [
     ['built for', `CUDA ${runtime}, ${architectures.join(', ')}`],
     ['GPU', gpu],
+    ...(overlap ? [['overlap', overlap.used ? 'kernels overlap' : `off: ${overlap.reason}`] as [string, string]] : []),
     ...parts.map(({ name, version, file, warning }): [string, string] => [
       name,
       [version ?? 'none', file, warning].filter((text) => text !== null && text !== '').join(', '),

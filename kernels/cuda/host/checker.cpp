@@ -73,6 +73,7 @@ std::vector<Range> except, writable, constant;
 Range dynamic_shared;
 uint64_t launch;
 uint32_t block;
+bool overlapped, awaited[kMaxFibers];
 uint16_t met, local[kMaxFibers], seen[kMaxFibers][32];
 // Whose accesses are looked at; none of a host's thread that runs no grid, but may be in instrumented code.
 __attribute__((tls_model("initial-exec"))) thread_local int thread = -1;
@@ -228,6 +229,7 @@ void Check(uintptr_t at, size_t bytes, const Access& access) {
     return;
   }
   if (!shared) shared = In(writable, at);
+  if (!shared && overlapped && !awaited[thread]) Stop("it has not awaited the kernel in front", access, at, bytes);
   if (!shared && knows_memory) RequireMemory(at, bytes, access);
   if (at % bytes != 0) Stop("that is not aligned to their size", access, at, bytes);
   const size_t piece = bytes < 4 ? bytes : 4;
@@ -252,13 +254,26 @@ void CheckedMemoryTaken(const void* taken) {
   memory.erase(of);
 }
 
-void CheckLaunch() {
+void CheckLaunch(bool overlaps) {
+  overlapped = overlaps;
   if (writable.empty()) FindSegments();
   ++launch;
   block = 0;
 }
 
+void CheckAwaited(int i) {
+  awaited[i] = true;
+}
+
+void CheckEnded(int i) {
+  if (!overlapped || awaited[i]) return;
+  fprintf(stderr, "block (%u, %u, %u), thread %d: ended, and has not awaited the kernel in front\n", blockIdx.x,
+          blockIdx.y, blockIdx.z, i);
+  abort();
+}
+
 void CheckBlock(const void* shared, size_t bytes) {
+  memset(awaited, 0, sizeof(awaited));
   ++block;
   met = 0;
   memset(local, 0, sizeof(local));

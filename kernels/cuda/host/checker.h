@@ -9,6 +9,7 @@
 //     cores order nothing (CUDA C++ Programming Guide, "Warp Shuffle Functions": no memory barrier is implied), and
 //     nothing orders blocks. Atomics race with plain accesses only.
 //   read of shared memory that nothing of its block has written
+//   access to the GPU's memory by a thread of an overlapped launch that has not awaited the kernel in front, or its end
 #pragma once
 
 #include <stddef.h>
@@ -22,12 +23,14 @@ namespace host {
 void CheckedMemoryGiven(const void* memory, size_t bytes);
 void CheckedMemoryTaken(const void* memory);
 
-// What execution.cpp tells: a launch begins; a block begins, whose dynamic shared memory this is; thread `i` of
-// the block goes on, or none; all threads of a block have met, or those lanes of the warp that begins with thread
-// `first`.
-void CheckLaunch();
+// What execution.cpp tells: a launch begins, overlapped or not; a block begins, whose dynamic shared memory this is;
+// thread `i` of the block goes on, or none; thread `i` has awaited the kernel in front, or has ended; all threads of a
+// block have met, or those lanes of the warp that begins with thread `first`.
+void CheckLaunch(bool overlapped);
 void CheckBlock(const void* shared, size_t bytes);
 void CheckThread(int i);
+void CheckAwaited(int i);
+void CheckEnded(int i);
 void CheckBlockMet();
 void CheckLanesMet(int first, uint32_t lanes);
 // This is the stand-in's own: kernels may read it.

@@ -158,6 +158,7 @@ void RunBlock(void (*thread)(const void*), const void* arg) {
       const bool ended = Resume(i);
       CheckThread(-1);
       if (ended) {
+        CheckEnded(i);
         threads[i].state = State::kEnded;
         --left;
       }
@@ -196,7 +197,8 @@ SubmitFn& Submitter() {
   return submit;
 }
 
-void RunGrid(dim3 grid, dim3 block, size_t shared_bytes, void (*thread)(const void*), const void* arg) {
+void RunGrid(dim3 grid, dim3 block, size_t shared_bytes, bool overlapped, void (*thread)(const void*),
+             const void* arg) {
   const bool fits = block.x * block.y * block.z <= kMaxFibers && block.x * block.y * block.z > 0 && grid.x <= kMostX &&
                     grid.y <= kMostYOrZ && grid.z <= kMostYOrZ && shared_bytes <= kMostShared;
   if (!fits) {
@@ -214,7 +216,7 @@ void RunGrid(dim3 grid, dim3 block, size_t shared_bytes, void (*thread)(const vo
   gridDim = grid;
   blockDim = block;
   shared_memory.resize(shared_bytes + 16);
-  CheckLaunch();
+  CheckLaunch(overlapped);
   for (unsigned z = 0; z < grid.z; ++z) {
     for (unsigned y = 0; y < grid.y; ++y) {
       for (unsigned x = 0; x < grid.x; ++x) {
@@ -229,6 +231,10 @@ void RunGrid(dim3 grid, dim3 block, size_t shared_bytes, void (*thread)(const vo
 
 void* SharedMemory() {
   return reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(shared_memory.data()) + 15) & ~uintptr_t{15});
+}
+
+void AwaitFront() {
+  CheckAwaited(current);
 }
 
 int Lane() {

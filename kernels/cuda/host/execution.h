@@ -79,7 +79,10 @@ inline void Submit(cudaStream_t stream, std::function<void()> run) {
 }
 
 // thread(arg) is one thread of the kernel: a plain function, so that nothing of the host is looked at as the kernel's.
-void RunGrid(dim3 grid, dim3 block, size_t shared_bytes, void (*thread)(const void* arg), const void* arg);
+// Overlapped: every thread has to call AwaitFront before it touches the GPU's memory.
+void RunGrid(dim3 grid, dim3 block, size_t shared_bytes, bool overlapped, void (*thread)(const void* arg),
+             const void* arg);
+void AwaitFront();
 template <typename Thread>
 MS_UNCHECKED void CallThread(const void* thread) {
   (*static_cast<const Thread*>(thread))();

@@ -1,4 +1,4 @@
-# The kernels of cuda/*.cu compiled once for the host, against host/execution.h, with every access looked at
+#The kernels of cuda/*.cu compiled once for the host, against host/execution.h, with every access looked at
 # (host/checker.h), for two uses where there is no GPU:
 #   make cuda-host     linked with their cases of ../test/kernels/cuda and the CPU backend, which they are compared with, as
 #                      $(OUT)/cuda-host/cases

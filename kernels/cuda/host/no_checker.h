@@ -8,9 +8,11 @@ namespace maskserve {
 namespace cuda {
 namespace host {
 
-inline void CheckLaunch() {}
+inline void CheckLaunch(bool) {}
 inline void CheckBlock(const void*, size_t) {}
 inline void CheckThread(int) {}
+inline void CheckAwaited(int) {}
+inline void CheckEnded(int) {}
 inline void CheckBlockMet() {}
 inline void CheckLanesMet(int, uint32_t) {}
 inline void CheckExcept(const void*, size_t) {}

@@ -33,6 +33,7 @@ const REPORT = JSON.stringify({
     clockKHz: 1,
     memoryClockKHz: 1,
   },
+  overlap: { used: false, reason: 'too old' },
   parts: [
     part('driver', { version: '13.1' }),
     part('cuSPARSELt', { refused: [{ at: '/opt/old.so', reason: 'expected version 0.8.1 or later but it is 0.6.0' }] }),
@@ -76,6 +77,7 @@ test('a backend that works names its GPU, what was refused, what is missing, wha
   const env = { MASKSERVE_CUDA_LIBRARY: library, MASKSERVE_FAKE: '', MASKSERVE_FAKE_REPORT: REPORT };
   const text = doctor(env);
   assert.match(text, /GPU +NVIDIA X, sm_90, 16\.0 GiB \(8\.0 GiB free\), 132 multiprocessors/);
+  assert.match(text, /overlap +off: too old/);
   assert.match(text, /cuSPARSELt at \/opt\/old\.so: expected version 0\.8\.1 or later/);
   assert.match(text, /backend +cuda/);
   const { advice } = examination(env);

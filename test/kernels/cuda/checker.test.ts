@@ -34,6 +34,10 @@ const kernelFaults = {
   unwritten: ['shared memory that nobody has written', /thread \(7, 0, 0\) reads .* its block has not written there/],
   beyond: ['a read beyond an allocation', /thread \(128, 0, 0\) reads 4 bytes at 0x\w+: it is not the GPU's memory/],
   host: ["a kernel given the host's memory", /reads 4 bytes at 0x\w+: it is not the GPU's memory/],
+  overlapped: [
+    'a kernel that reads before the one in front of it is done',
+    /reads 4 bytes at 0x\w+: it has not awaited the kernel in front/,
+  ],
   returned: ['memory that was given back', /reads 4 bytes at 0x\w+: it is not the GPU's memory/],
 } as const;
 

@@ -85,6 +85,15 @@ __global__ void Reach(float* out, const float* in) {
   out[threadIdx.x] = in[threadIdx.x];
 }
 
+// What the kernel in front wrote is there when it has been awaited.
+__global__ void Overlapped(bool faulty, float* out, const float* in) {
+  LetNextBegin();
+  if (!faulty) AwaitFront();
+  const float read = in[threadIdx.x];
+  AwaitFront();
+  out[threadIdx.x] = read;
+}
+
 float* Memory() {
   void* memory = nullptr;
   if (cudaMalloc(&memory, kCount * sizeof(float)) != cudaSuccess) return nullptr;
@@ -125,6 +134,7 @@ int Run(const char* name, bool faulty) {
     if (faulty) cudaFree(other);
     Launch(Reach, 1, kCount, 0, nullptr, memory, other);
   }
+  if (is("overlapped")) LaunchOverlapped(Overlapped, 1, kCount, 0, nullptr, faulty, memory, other);
   if (is("grid")) Launch(Reach, dim3(1, 1, faulty ? 65536 : 1), 1, 0, nullptr, memory, other);
   if (is("copied")) {
     cudaMemcpyAsync(memory, of_the_host.data(), (kCount + (faulty ? 1 : 0)) * sizeof(float), cudaMemcpyHostToDevice,
