@@ -59,8 +59,9 @@ bool ByDense(Op& op, float* y, const float* x, const void* packed, const Shape& 
   return true;
 }
 
-bool ByOwn(Op& op, float* y, const float* x, const void* packed, const Shape& s) {
-  matmul24(y, x, packed, s.tokens, s.n, s.k, op.exact(), op.stream());
+// Not to be spread: what is not finite, where AddPatches follows, which knows what each token's mask prunes.
+bool ByOwn(Op& op, float* y, const float* x, const void* packed, const Shape& s, bool spread = true) {
+  matmul24(y, x, packed, s.tokens, s.n, s.k, op.exact(), op.stream(), spread);
   return true;
 }
 
@@ -124,9 +125,9 @@ bool IsOwn(const ms_context* ctx, int64_t tokens) {
   return tokens <= kSparseMmaTokens || ctx->exact != 0;
 }
 
-void Sparse(Op& op, float* y, const float* x, const void* packed, const Shape& s) {
+void Sparse(Op& op, float* y, const float* x, const void* packed, const Shape& s, bool spread = true) {
   if (IsOwn(op.context(), s.tokens)) {
-    ByOwn(op, y, x, packed, s);
+    ByOwn(op, y, x, packed, s, spread);
     return;
   }
   Choice choice{};
@@ -140,7 +141,7 @@ void Sparse(Op& op, float* y, const float* x, const void* packed, const Shape& s
   if (choice.kernel == Kernel::kDense || (choice.kernel == Kernel::kSparse && dense_is_faster)) {
     ByDense(op, y, x, packed, s);
   } else {
-    ByOwn(op, y, x, packed, s);
+    ByOwn(op, y, x, packed, s, spread);
   }
 }
 
@@ -185,16 +186,19 @@ void RequirePatches(Op& op, const ms_product& p, int64_t tokens, int64_t k) {
   }
 }
 
-// To those of the products that have patches, in one launch.
+bool AnyPatched(const ms_product* host_products, int64_t count) {
+  return std::any_of(host_products, host_products + count,
+                     [](const ms_product& p) { return p.host_patches != nullptr; });
+}
+
+// To all of the products, whose matmul24 has not spread what is not finite, in one launch.
 void AddPatches(Op& op, const ms_product* host_products, int64_t count, const float* x, int64_t tokens, int64_t k) {
-  std::vector<ms_product> patched;
-  std::vector<ms_patch24> patches;
-  for (const ms_product* p = host_products; p < host_products + count; ++p) {
-    if (p->host_patches == nullptr) continue;
-    patched.push_back(*p);
-    patches.insert(patches.end(), p->host_patches, p->host_patches + tokens);
+  std::vector<ms_product> patched(host_products, host_products + count);
+  std::vector<ms_patch24> patches(static_cast<size_t>(count * tokens), ms_patch24{nullptr, 0});
+  for (int64_t i = 0; i < count; ++i) {
+    const ms_patch24* of_this = host_products[i].host_patches;
+    if (of_this != nullptr) std::copy(of_this, of_this + tokens, patches.begin() + i * tokens);
   }
-  if (patched.empty()) return;
   const ms_patch24* of_next = op.Upload(patches.data(), static_cast<int64_t>(patches.size()));
   for (ms_product& p : patched) {
     p.host_patches = of_next;
@@ -210,7 +214,7 @@ ms_status Matmul24Patched(ms_context* ctx, float* y, const float* x, ms_weights 
     DropIfWritten(op, y, tokens * n);
     const void* packed = PackedOf(w, "matmul24Patched");
     RequirePatches(op, product, tokens, k);
-    Sparse(op, y, x, packed, {tokens, n, k});
+    Sparse(op, y, x, packed, {tokens, n, k}, false);
     AddPatches(op, &product, 1, x, tokens, k);
   });
 }
@@ -252,8 +256,9 @@ ms_status Matmul24Fused(ms_context* ctx, const ms_product* host_products, int64_
       PackedOf(p->w, "matmul24Fused");
       RequirePatches(op, *p, tokens, k);
     }
-    matmul24_fused(host_products, count, x, tokens, k, op.exact(), op.stream());
-    AddPatches(op, host_products, count, x, tokens, k);
+    const bool patched = AnyPatched(host_products, count);
+    matmul24_fused(host_products, count, x, tokens, k, op.exact(), op.stream(), !patched);
+    if (patched) AddPatches(op, host_products, count, x, tokens, k);
   });
 }
 

@@ -27,6 +27,28 @@ export const FUSED: readonly OpCase[] = (['f32', 'bf16'] as const).flatMap((prec
   ),
 );
 
+/** T: a CUDA core's and a tensor core's; with more a product may come from a matrix library, which has its own idea of what 0 · ∞ is. */
+export const NONFINITE: readonly OpCase[] = [4, 16].map((tokens) =>
+  opCase(
+    `of ${tokens} tokens, some not finite, each is NaN where its own mask prunes them, and infinite where it keeps them`,
+    'bits',
+    (scope, next) => {
+      const [k, rows] = SHAPES[0]!;
+      const matrices = rows.map((n) => matrixOf(scope, next, tokens, n, k));
+      const x = floats(next, tokens * k);
+      for (let t = 0; t < tokens; t++) x[t * k + 37 + t] = [Infinity, -Infinity, NaN][t % 3]!;
+      const products = productsOfInput(scope, scope.put(x), tokens, k, matrices);
+      return Object.fromEntries(
+        Object.entries(products).map(([name, values]) => [name, Uint8Array.from(values as Float32Array, kindOf)]),
+      );
+    },
+  ),
+);
+
+function kindOf(y: number): number {
+  return Number.isFinite(y) ? 0 : Number.isNaN(y) ? 1 : y > 0 ? 2 : 3;
+}
+
 interface Matrix {
   readonly n: number;
   readonly w: Handle;

@@ -4,7 +4,7 @@
  */
 import { native } from '../../../kernels/index.js';
 import { FORWARD } from './forward.js';
-import { FUSED } from './fused.js';
+import { FUSED, NONFINITE } from './fused.js';
 import { MASKS } from './masks.js';
 import { assertAgree, outputsOf, type OpCase } from './op-case.js';
 import { PRUNING } from './pruning.js';
@@ -30,5 +30,5 @@ function run(each: OpCase): ParityRun['cases'][number] {
   return { name: each.name, agreement: each.agreement, outputs: packed(one) };
 }
 
-const cases = [...FORWARD, ...FUSED, ...MASKS, ...TRAINING, ...PRUNING].map(run);
+const cases = [...FORWARD, ...FUSED, ...NONFINITE, ...MASKS, ...TRAINING, ...PRUNING].map(run);
 console.log(JSON.stringify({ cases, called: [...called] } satisfies ParityRun));
