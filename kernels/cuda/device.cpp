@@ -45,6 +45,7 @@ void ReadFacts(DeviceSearch* search) {
   facts.multiprocessors = Attribute(cudaDevAttrMultiProcessorCount);
   facts.clock_khz = Attribute(cudaDevAttrClockRate);
   facts.memory_clock_khz = Attribute(cudaDevAttrMemoryClockRate);
+  facts.cache_bytes = static_cast<size_t>(Attribute(cudaDevAttrL2CacheSize));
   facts.overlaps = major >= 9;  // programmatic dependent launch
   search->has_device = true;
   const cudaError_t error = cudaMemGetInfo(&facts.free_bytes, &facts.total_bytes);

@@ -13,7 +13,8 @@ struct DeviceFacts {
   std::string architecture;  // "sm_90"
   size_t total_bytes, free_bytes;
   int multiprocessors, clock_khz, memory_clock_khz;
-  bool overlaps;  // a kernel can begin while the one in front still runs
+  size_t cache_bytes;  // second level
+  bool overlaps;       // a kernel can begin while the one in front still runs
 };
 
 // What was found, or why nothing can run here.

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "choices.h"
+#include "device.h"
 #include "expand24.h"
 #include "launch.h"
 #include "memory.h"
@@ -65,8 +66,10 @@ bool ByOwn(Op& op, float* y, const float* x, const void* packed, const Shape& s,
   return true;
 }
 
-// Microseconds of a product that has been run before, the best of a few; −1 where it can't be had. Each run has the
-// working memory of the one before, which is done with it on the same stream: a context keeps what it once needed.
+// Microseconds of a product that has been run before, the best of a few; −1 where it can't be had. Weights come from
+// memory, as in a model that no cache holds: before each run the second-level cache is filled with something else. Each
+// run has the working memory of the one before, which is done with it on the same stream: a context keeps what it once
+// needed.
 template <typename Product>
 double Time(Op& op, Product&& measured) {
   Arena& arena = op.context()->arena;
@@ -77,11 +80,14 @@ double Time(Op& op, Product&& measured) {
     return done;
   };
   if (!product()) return -1;
+  const size_t cache_bytes = 2 * FindDevice().device.cache_bytes;
   cudaEvent_t begin = nullptr, end = nullptr;
   Require(cudaEventCreateWithFlags(&begin, 0), "an event");
   Require(cudaEventCreateWithFlags(&end, 0), "an event");
   float best = -1;
   for (int run = 0; run < kRuns; ++run) {
+    op.Zero(op.TakeBytes(cache_bytes), cache_bytes);
+    arena.GoBack(taken);
     Require(cudaEventRecord(begin, op.stream()), "an event");
     product();
     Require(cudaEventRecord(end, op.stream()), "an event");

@@ -285,7 +285,7 @@ const DeviceSearch& FindDevice() {
     auto* found = new DeviceSearch{};
     found->usable = found->has_device = true;
     found->driver_version = "0.0";
-    found->device = {"host stand-in", "sm_host", host_gpu::TotalBytes(), host_gpu::TotalBytes(), 1, 0, 0, true};
+    found->device = {"host stand-in", "sm_host", host_gpu::TotalBytes(), host_gpu::TotalBytes(), 1, 0, 0, 4096, true};
     return found;
   }();
   return search;
