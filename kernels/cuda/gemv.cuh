@@ -21,6 +21,7 @@ namespace {
 
 constexpr int kGemvWarps = 4;
 constexpr int kGemvThreads = kGemvWarps * kWarp;
+constexpr int kGemvBlocks = 4;  // of a multiprocessor, at least
 constexpr int kRows = 4;
 
 struct GemvShape {
@@ -58,7 +59,7 @@ __device__ void SpreadNonfinite(float* y, const float* x, const Product& product
 }
 
 template <typename Product, int TT, int kMost>
-__global__ void __launch_bounds__(kGemvThreads)
+__global__ void __launch_bounds__(kGemvThreads, kGemvBlocks)
     Gemv(Matrices<GemvMatrix<Product>, kMost> all, const float* x, int64_t tokens, int64_t k) {
   constexpr int kStep = kGemvThreads * Product::kColumns;
   static_assert(kRows == 4, "two steps of four rows are eight lines");

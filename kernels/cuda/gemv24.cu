@@ -1,9 +1,9 @@
 // 2:4 products of a few tokens on CUDA cores (kernels.md §3, design 1): one PRMT a group and token picks the two
 // activations that the packed pair of weights multiplies.
 //
-// Bound by DRAM at T = 1: 4½ bytes a group of four (9/16 of dense), 3 instructions for the selector, 1 PRMT, 4 unpacks
-// and 2 FFMA: 2½ a weight read, a quarter of an H100's issue rate at full bandwidth; T = 4 adds 5 a group and token and
-// stays below it.
+// Bound by DRAM at T = 1: 4½ bytes a group of four (9/16 of dense), 4 instructions for the selector, 1 PRMT, 4 unpacks
+// and 2 FFMA: 2¾ a weight that is read, some 40% of an H200's issue rate at full bandwidth; T = 4 adds 5 a group and
+// token and stays below it.
 
 #include "gemv.cuh"
 #include "group24.cuh"
@@ -84,10 +84,14 @@ struct Rounded24 : Packed24<kGroups> {
   __device__ float Step(const Groups24<kGroups>& w, const Activations& a, int64_t, int64_t, int64_t) const {
     float sum = 0;
 #pragma unroll
-    for (int i = 0; i < kGroups; ++i) {
-      const uint32_t x = PickPair(a.pairs[2 * i], a.pairs[2 * i + 1], w.nibbles >> 4 * i & 15);
-      sum = fmaf(LowOfPair(w.pairs[i]), LowOfPair(x), sum);
-      sum = fmaf(HighOfPair(w.pairs[i]), HighOfPair(x), sum);
+    for (int i = 0; i < kGroups; i += 2) {
+      const uint32_t selectors = PickSelectors(w.nibbles >> 4 * i & 255);
+#pragma unroll
+      for (int j = i; j < i + 2; ++j) {
+        const uint32_t x = __byte_perm(a.pairs[2 * j], a.pairs[2 * j + 1], j == i ? selectors : selectors >> 16);
+        sum = fmaf(LowOfPair(w.pairs[j]), LowOfPair(x), sum);
+        sum = fmaf(HighOfPair(w.pairs[j]), HighOfPair(x), sum);
+      }
     }
     return sum;
   }

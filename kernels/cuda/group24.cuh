@@ -26,6 +26,11 @@ MS_DEVICE uint32_t PickSelector(uint32_t nibble) {
 MS_DEVICE uint32_t PickPair(uint32_t low, uint32_t high, uint32_t nibble) {
   return __byte_perm(low, high, PickSelector(nibble));
 }
+// The selectors of two nibbles of a byte, the first in the low half: PRMT looks at no more of a word than that.
+MS_DEVICE uint32_t PickSelectors(uint32_t byte) {
+  const uint32_t nibbles = (byte | byte << 12) & 0x000f000fu;
+  return 0x10101010u + (nibbles & 0x00030003u) * 0x22u + (nibbles & 0x000c000cu) * 0x880u;
+}
 MS_DEVICE float PickFloat(const float4& x, uint32_t index) {
   const float low = index == 0 ? x.x : x.y, high = index == 2 ? x.z : x.w;
   return index < 2 ? low : high;

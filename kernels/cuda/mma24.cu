@@ -69,7 +69,7 @@ MS_DEVICE void LoadTokens(uint32_t (&b)[4], const float* x, int s, int t) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int column = 16 * (t / 2) + 32 * (i % 2) + 8 * s + 4 * (i / 2) + 2 * (t % 2);
-    const float2 pair = x == nullptr ? make_float2(0.0f, 0.0f) : *reinterpret_cast<const float2*>(x + column);
+    const float2 pair = *reinterpret_cast<const float2*>(x + column);
     b[i] = PairOfFloats(pair.x, pair.y);
   }
 }
@@ -133,8 +133,9 @@ __global__ void __launch_bounds__(kThreads) SparseProduct(Matrices<Mma24Matrix, 
       uint32_t b[kPanels][4];
 #pragma unroll
       for (int q = 0; q < kPanels; ++q) {
-        const int64_t mine = token + kTokens * q + g;
-        LoadTokens(b[q], mine < p.tokens ? p.x + mine * p.k + column : nullptr, s, t);
+        // Tokens that are not there repeat the last one, and are left out at the end.
+        const int64_t mine = Min(token + kTokens * q + g, p.tokens - 1);
+        LoadTokens(b[q], p.x + mine * p.k + column, s, t);
 #pragma unroll
         for (int i = 0; i < 4; ++i) zeros = FmaPairs(b[q][i], 0, zeros);
       }
