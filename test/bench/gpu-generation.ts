@@ -1,4 +1,4 @@
-/** Whole answers of a LLaMA-2-7B-shaped model on a GPU, one sequence at a time, dense and 2:4: the lengths of the paper's Table 16. Random weights. */
+/** Whole answers of a LLaMA-2-7B-shaped model on a GPU, one sequence at a time, dense, dense through cuBLASLt and 2:4: the lengths of the paper's Table 16. Random weights. */
 import { native, NO_BUFFER, type Handle } from '../../kernels/index.js';
 import { GREEDY } from '../../server/engine/draws.js';
 import { DEFAULT_KV_TYPE, KvCache } from '../../server/engine/kv-cache.js';
@@ -40,12 +40,16 @@ export interface GenerationFigures {
   readonly outputTokens: number;
   /** Tokens of the answer in a second, the prompt's time included. */
   readonly denseTokensPerSecond: number;
+  /** The same engine with its dense products, of one token too, by cuBLASLt: activations are rounded for it once an input. null: it is not there. */
+  readonly cublasLtTokensPerSecond: number | null;
   readonly sparseTokensPerSecond: number;
   readonly sparseOverDense: number;
+  readonly sparseOverCublasLt: number | null;
 }
 
 /** Throws RangeError where the model and its task don't fit. */
 export function measureGeneration(
+  cublasLt: boolean,
   shape: GenerationShape = LLAMA_2_7B,
   lengths: readonly (readonly [number, number])[] = LENGTHS,
 ): GenerationFigures[] {
@@ -60,24 +64,49 @@ export function measureGeneration(
     const weights = weightsOf(shape, keep);
     const task = taskOf(weights, keep);
     const forward = new Forward(config, weights, context);
+    // What it records has cuBLASLt's products.
+    const ofCublasLt = new Forward(config, weights, context);
     try {
       return lengths.map(([inputTokens, outputTokens]) => {
-        const perSecond = (of: TaskWeights | null): number =>
-          outputTokens / (answerMs(forward, config, of, inputTokens, outputTokens) / 1000);
-        const [dense, sparse] = [perSecond(null), perSecond(task)];
+        const perSecond = (by: Forward, of: TaskWeights | null): number =>
+          outputTokens / (answerMs(by, config, of, inputTokens, outputTokens) / 1000);
+        const [dense, sparse] = [perSecond(forward, null), perSecond(forward, task)];
+        const library = cublasLt ? throughCublasLt(() => perSecond(ofCublasLt, null)) : null;
         return {
           inputTokens,
           outputTokens,
           denseTokensPerSecond: dense,
+          cublasLtTokensPerSecond: library,
           sparseTokensPerSecond: sparse,
           sparseOverDense: sparse / dense,
+          sparseOverCublasLt: library === null ? null : sparse / library,
         };
       });
     } finally {
       forward.dispose();
+      ofCublasLt.dispose();
     }
   } finally {
     for (const handle of owned) native.free(handle);
+  }
+}
+
+/** Dense products go by `linear`, which asks cuBLASLt for any number of tokens, while `body` runs. */
+function throughCublasLt<T>(body: () => T): T {
+  const { matmul, matmulFused } = native;
+  const product = (y: Handle, x: Handle, w: Handle, tokens: number, n: number, k: number): void => {
+    if (y !== NO_BUFFER) native.linear(y, x, w, 'bf16', tokens, n, k);
+  };
+  const fused: typeof matmulFused = (x, tokens, k, ya, wa, na, yb, wb, nb, yc, wc, nc) => {
+    product(ya, x, wa, tokens, na, k);
+    product(yb, x, wb, tokens, nb, k);
+    product(yc, x, wc, tokens, nc, k);
+  };
+  Object.assign(native, { matmul: product, matmulFused: fused });
+  try {
+    return body();
+  } finally {
+    Object.assign(native, { matmul, matmulFused });
   }
 }
 
@@ -153,10 +182,15 @@ function taskOf(weights: ModelWeights, keep: (handle: Handle) => Handle): TaskWe
 }
 
 export function generationTable(figures: readonly GenerationFigures[]): string {
-  const rows = figures.map(
-    ({ inputTokens, outputTokens, denseTokensPerSecond, sparseTokensPerSecond, sparseOverDense }) =>
-      `  ${String(inputTokens).padStart(4)} in, ${String(outputTokens).padStart(4)} out: dense ${denseTokensPerSecond.toFixed(1)} · ` +
-      `2:4 ${sparseTokensPerSecond.toFixed(1)} tokens/s · ${sparseOverDense.toFixed(2)}× (paper, A6000: 1.36 to 1.41×)`,
-  );
+  const rows = figures.map((of) => {
+    const library =
+      of.cublasLtTokensPerSecond === null || of.sparseOverCublasLt === null
+        ? ''
+        : ` · ${of.sparseOverCublasLt.toFixed(2)}× cuBLASLt's ${of.cublasLtTokensPerSecond.toFixed(1)}`;
+    return (
+      `  ${String(of.inputTokens).padStart(4)} in, ${String(of.outputTokens).padStart(4)} out: dense ${of.denseTokensPerSecond.toFixed(1)} · ` +
+      `2:4 ${of.sparseTokensPerSecond.toFixed(1)} tokens/s · ${of.sparseOverDense.toFixed(2)}×${library} (paper, A6000: 1.36 to 1.41×)`
+    );
+  });
   return ['  whole answers, one sequence, LLaMA-2-7B:', ...rows].join('\n');
 }

@@ -42,10 +42,17 @@ export interface ProductSettings {
   readonly cublasLt: boolean;
 }
 
-/** Random weights and masks; ways take turns round by round, a round goes through all copies once. */
-export function measureProduct(shape: LayerShape, { tokens, runs, cublasLt }: ProductSettings): ProductFigures {
+/**
+ * Random weights and masks; ways take turns round by round, a round goes through all copies once. Of one token a round is recorded and replayed,
+ * as decoding steps are: calls from JavaScript take as long as the products do.
+ */
+export function measureProduct(
+  shape: LayerShape,
+  { tokens, runs, cublasLt }: ProductSettings,
+  roundBytes = ROUND_BYTES,
+): ProductFigures {
   const { rows, cols } = shape;
-  const buffers = layerCopies(shape, Math.max(2, Math.ceil(ROUND_BYTES / (rows * cols * 2))));
+  const buffers = layerCopies(shape, Math.max(2, Math.ceil(roundBytes / (rows * cols * 2))));
   const x = native.alloc(Math.max(tokens, BLASLT_TOKENS) * cols * 4);
   const y = native.alloc(Math.max(tokens, BLASLT_TOKENS) * rows * 4);
   try {
@@ -56,7 +63,8 @@ export function measureProduct(shape: LayerShape, { tokens, runs, cublasLt }: Pr
       blaslt: () =>
         buffers.forEach(({ weights }) => native.matmul(y, x, weights, Math.max(tokens, BLASLT_TOKENS), rows, cols)),
     };
-    const us = timed(cublasLt ? ways : { dense: ways.dense, sparse: ways.sparse }, runs, buffers.length);
+    const asked = cublasLt ? ways : { dense: ways.dense, sparse: ways.sparse };
+    const us = timed(asked, { runs, calls: buffers.length, recorded: tokens === 1 });
     const cublasLtUs = cublasLt ? (us['blaslt'] as number) : null;
     const [denseUs, sparseUs] = [us['dense'] as number, us['sparse'] as number];
     return {
@@ -97,16 +105,60 @@ function layerCopies({ rows, cols }: LayerShape, copies: number): LayerCopy[] {
   }
 }
 
+interface TimedRounds {
+  readonly runs: number;
+  /** In one round. */
+  readonly calls: number;
+  readonly recorded: boolean;
+}
+
 /** Microseconds of one call, by way: two uncounted rounds of each, in which algorithms are searched, then medians of alternating ones. */
-function timed(ways: Readonly<Record<string, () => void>>, runs: number, calls: number): Record<string, number> {
-  const times = new Map(Object.keys(ways).map((name): [string, number[]] => [name, []]));
-  for (let run = -2; run < runs; run++) {
-    for (const [name, way] of Object.entries(ways)) {
-      const us = (synchronizedMs(way) * 1000) / calls;
+function timed(
+  ways: Readonly<Record<string, () => void>>,
+  { runs, calls, recorded }: TimedRounds,
+): Record<string, number> {
+  for (const way of Object.values(ways)) way();
+  const rounds = Object.entries(ways).map(([name, way]) => ({ name, ...(recorded ? recordedRound(way) : plain(way)) }));
+  const times = new Map(rounds.map(({ name }): [string, number[]] => [name, []]));
+  for (let run = -1; run < runs; run++) {
+    for (const { name, round } of rounds) {
+      const us = (synchronizedMs(round) * 1000) / calls;
       if (run >= 0) times.get(name)!.push(us);
     }
   }
+  for (const { end } of rounds) end();
   return Object.fromEntries([...times].map(([name, list]) => [name, median(list)]));
+}
+
+interface Round {
+  readonly round: () => void;
+  readonly end: () => void;
+}
+
+function plain(round: () => void): Round {
+  return { round, end: () => undefined };
+}
+
+const NO_ROWS = new Int32Array(0);
+const NO_CACHES = new Float64Array(0);
+
+/** `way` as one graph. Throws where it can't be recorded. */
+function recordedRound(way: () => void): Round {
+  if (!native.beginRecording()) return plain(way);
+  try {
+    way();
+  } catch {
+    // endRecording then has none
+  }
+  const recording = native.endRecording();
+  if (recording === 0) throw new Error('expected products that can be recorded');
+  const replayed = (): boolean => native.replay(recording, NO_ROWS, NO_CACHES, NO_ROWS, NO_ROWS, 1, NO_CACHES, NO_ROWS);
+  return {
+    round: () => {
+      if (!replayed()) throw new Error('expected a recording that can be replayed');
+    },
+    end: () => native.freeRecording(recording),
+  };
 }
 
 /** Milliseconds until the device has done all that `body` asked for. */

@@ -74,7 +74,7 @@ export function measureGpu({ runs }: { readonly runs: number }): GpuFigures {
     },
     task: { bytes, share: bytes / (dense * BLOCKS) },
     ...cold,
-    generation: fits(GENERATION_BYTES) ? measureGeneration() : null,
+    generation: fits(GENERATION_BYTES) ? measureGeneration(cublasLt) : null,
     training: fits(TRAINING_BYTES) ? measureGpuTraining() : null,
   };
 }

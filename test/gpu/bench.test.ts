@@ -1,6 +1,7 @@
 /** The benchmarks of whole answers and of training run to their end on a GPU, and leave nothing there. */
 import assert from 'node:assert/strict';
 import { native } from '../../kernels/index.js';
+import { measureProduct } from '../bench/gpu-layers.js';
 import { generationTable, measureGeneration } from '../bench/gpu-generation.js';
 import { gpuTrainingLine, measureGpuTraining } from '../bench/gpu-training.js';
 import { gpuTest, runningOn } from './gpu.js';
@@ -9,12 +10,30 @@ const SHAPE = { layers: 2, hidden: 64, ffn: 128, heads: 4, kvHeads: 4, headDim: 
 
 gpuTest('whole answers are timed dense and 2:4, and their memory is given back', () => {
   const before = native.usage();
-  const figures = runningOn('cuda', () => measureGeneration(SHAPE, [[5, 6]]));
+  const figures = runningOn('cuda', () => measureGeneration(true, SHAPE, [[5, 6]]));
   assert.deepEqual(native.usage(), before);
-  const [{ inputTokens, outputTokens, denseTokensPerSecond, sparseTokensPerSecond }] = figures as [(typeof figures)[0]];
+  const [{ inputTokens, outputTokens, denseTokensPerSecond, cublasLtTokensPerSecond, sparseTokensPerSecond }] =
+    figures as [(typeof figures)[0]];
   assert.deepEqual([inputTokens, outputTokens], [5, 6]);
   assert.ok(denseTokensPerSecond > 0 && sparseTokensPerSecond > 0);
-  assert.match(generationTable(figures), /5 in, +6 out: dense [\d.]+ · 2:4 [\d.]+ tokens\/s/);
+  assert.ok(cublasLtTokensPerSecond! > 0);
+  assert.match(
+    generationTable(figures),
+    /5 in, +6 out: dense [\d.]+ · 2:4 [\d.]+ tokens\/s · [\d.]+× · [\d.]+× cuBLASLt's/,
+  );
+});
+
+gpuTest('products of one token are timed as they are replayed, those of a prompt as they are called', () => {
+  const before = native.usage();
+  for (const tokens of [1, 6]) {
+    const settings = { tokens, runs: 2, cublasLt: true };
+    const figures = runningOn('cuda', () =>
+      measureProduct({ name: 'small', rows: 32, cols: 64, count: 1 }, settings, 32 * 64 * 2 * 3),
+    );
+    assert.equal(figures.cublasLtTokens, Math.max(tokens, 5));
+    for (const us of [figures.denseUs, figures.cublasLtUs!, figures.sparseUs]) assert.ok(us > 0);
+  }
+  assert.deepEqual(native.usage(), before);
 });
 
 gpuTest('training is timed beside PyTorch, or with the reason why not', () => {
