@@ -216,10 +216,11 @@ void patch_offsets24(uint32_t* offsets, int64_t* total, const void* packed, cons
 void build_patch24(void* patch, const uint32_t* offsets, const void* packed, const uint16_t* w, const uint8_t* meta,
                    int64_t n, int64_t k, uint64_t* bad, cudaStream_t stream);
 
-/* ---- sampling (sampling.cu), `rows` rows of logits (rows, V) at once; NaN counts as minus infinity ---- */
+/* ---- sampling (sampling.cu, logprobs.cu), from rows of logits (rows, V) at once; NaN counts as minus infinity ---- */
 
 /* tokens (rows) ← the lowest id of the largest logit. */
-void argmax(int32_t* tokens, const float* logits, int64_t rows, int64_t vocab, cudaStream_t stream);
+size_t argmax_workspace(int64_t rows, int64_t vocab);
+void argmax(int32_t* tokens, const float* logits, int64_t rows, int64_t vocab, void* workspace, cudaStream_t stream);
 /* tokens (rows) ← one draw a row, by draws[r] (rows), whose ids and deltas are device memory too. Weights are integers,
  * exp(·) · 2⁴⁵: sums don't depend on their order, and differ from the CPU's fp64 ones by less than 2⁻⁴⁵ a candidate.
  * V ≤ kMostSampled. Logits are as before when it is done. */

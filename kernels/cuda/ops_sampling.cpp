@@ -13,7 +13,7 @@ namespace {
 ms_status Argmax(ms_context* ctx, const float* logits, int64_t vocab, int32_t* host_token) {
   return Run(ctx, [&](Op& op) {
     auto* token = op.Take<int32_t>(1);
-    argmax(token, logits, 1, vocab, op.stream());
+    argmax(token, logits, 1, vocab, op.TakeBytes(argmax_workspace(1, vocab)), op.stream());
     op.Fetch(host_token, token, sizeof(*token));
   });
 }
