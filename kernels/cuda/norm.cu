@@ -1,10 +1,14 @@
 // RMSNorm (Zhang & Sennrich 2019, arXiv 1910.07467) with its gradient, rotary embedding (arXiv 2104.09864, Hugging
 // Face's half-split order), and the keys and values on their way into a cache.
 //
-// Bound by DRAM for many rows, by the launch for one: rmsnorm moves 8 bytes an element, its second read of x comes from
-// the first-level cache. Rows up to 1,024 wide (a model's q and k norms) take a warp, wider ones a block.
+// Bound by DRAM for many rows, by latency for one: rmsnorm moves 8 bytes an element. A thread loads two vectors of its
+// row and of the gain at once and keeps them until the sum is there, so that a row of up to 8,192 is one round of
+// loads, a sum over the block, one square root and one round of stores. Rows up to 256 wide (a model's q and k norms)
+// take a warp, wider ones a block of as many threads as they need, whatever the number of rows: so their bits don't
+// depend on it. The gradient and what follows take an element a thread.
 
 #include "cache.cuh"
+#include "quads.cuh"
 #include "reduce.cuh"
 
 namespace maskserve {
@@ -27,23 +31,76 @@ struct RowThreads {
   MS_METHOD float Sum(float v, float* room) { return kOfWarp ? WarpSum(v) : BlockSum<kBlock>(v, room); }
 };
 
-MS_DEVICE double InverseNorm(float squares, int64_t dim, double eps) {
-  return 1.0 / sqrt(static_cast<double>(squares) / static_cast<double>(dim) + eps);
+MS_DEVICE double InverseNorm(float squares, double mean, double eps) {
+  return rsqrt(static_cast<double>(squares) * mean + eps);
 }
 
-template <bool kOfWarp>
-__global__ void __launch_bounds__(kThreads)
-    RmsNorm(float* out, const float* x, const float* gain, int64_t rows, int64_t dim, double eps) {
-  typedef RowThreads<kOfWarp> Threads;
-  __shared__ float room[kThreads / kWarp];
-  const int64_t row = Threads::Row();
+constexpr int kKept = 2;  // vectors of a row that a thread keeps
+constexpr int kMostOfRow = 1024;
+
+template <int kOfRow>
+struct NormThreads {
+  static constexpr int kBlock = kOfRow < 4 * kWarp ? 4 * kWarp : kOfRow;
+  static constexpr int kRows = kBlock / kOfRow;
+};
+
+// In all threads of a row: 1 / sqrt(mean(x²) + eps). fp64 is one warp's work, not every thread's.
+template <int kOfRow>
+MS_DEVICE float InverseOfRow(float squares, double mean, double eps, float* room) {
+  constexpr int kWarps = kOfRow / kWarp;
+  squares = WarpSum(squares);
+  if (kWarps == 1) return static_cast<float>(InverseNorm(squares, mean, eps));
+  if (Lane() == 0) room[WarpOfBlock()] = squares;
+  __syncthreads();
+  if (WarpOfBlock() == 0) {
+    squares = WarpSum<kWarps>(Lane() < kWarps ? room[Lane()] : 0.0f);
+    if (Lane() == 0) room[kWarps] = static_cast<float>(InverseNorm(squares, mean, eps));
+  }
+  __syncthreads();
+  return room[kWarps];
+}
+
+MS_DEVICE float SquaresOf(const float4& v, float sum) {
+  return fmaf(v.w, v.w, fmaf(v.z, v.z, fmaf(v.y, v.y, fmaf(v.x, v.x, sum))));
+}
+MS_DEVICE float4 Normed(const float4& x, float inverse, const float4& gain) {
+  return make_float4(x.x * inverse * gain.x, x.y * inverse * gain.y, x.z * inverse * gain.z, x.w * inverse * gain.w);
+}
+
+// `mean`: 1 / dim. kWhole: rows are whole vectors, in the same order.
+template <int kOfRow, bool kWhole>
+__global__ void __launch_bounds__(NormThreads<kOfRow>::kBlock)
+    RmsNorm(float* out, const float* x, const float* gain, int64_t rows, int64_t dim, double mean, double eps) {
+  __shared__ float room[kOfRow / kWarp + 1];
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * NormThreads<kOfRow>::kRows + threadIdx.x / kOfRow;
   if (row >= rows) return;
+  constexpr int kStep = kOfRow * kQuad;
+  const int width = static_cast<int>(dim), first = static_cast<int>(threadIdx.x) % kOfRow * kQuad;
   const float* from = x + row * dim;
+  float* to = out + row * dim;
+  float4 kept[kKept], gains[kKept];
+#pragma unroll
+  for (int i = 0; i < kKept; ++i) kept[i] = LoadQuad<kWhole>(from + first + i * kStep, width - first - i * kStep);
+#pragma unroll
+  for (int i = 0; i < kKept; ++i) gains[i] = LoadQuad<kWhole>(gain + first + i * kStep, width - first - i * kStep);
   float squares = 0;
-  for (int64_t i = Threads::First(); i < dim; i += Threads::kOfRow) squares = fmaf(from[i], from[i], squares);
-  const float inverse = static_cast<float>(InverseNorm(Threads::Sum(squares, room), dim, eps));
-  for (int64_t i = Threads::First(); i < dim; i += Threads::kOfRow) {
-    out[row * dim + i] = from[i] * inverse * gain[i];
+#pragma unroll
+  for (int i = 0; i < kKept; ++i) squares = SquaresOf(kept[i], squares);
+    // Of a row that is wider than its threads keep, as only the widest are.
+#pragma unroll 1
+  for (int at = first + kKept * kStep; kOfRow == kMostOfRow && at < width; at += kStep) {
+    squares = SquaresOf(LoadQuad<kWhole>(from + at, width - at), squares);
+  }
+  const float inverse = InverseOfRow<kOfRow>(squares, mean, eps, room);
+#pragma unroll
+  for (int i = 0; i < kKept; ++i) {
+    StoreQuad<kWhole>(to + first + i * kStep, width - first - i * kStep, Normed(kept[i], inverse, gains[i]));
+  }
+#pragma unroll 1
+  for (int at = first + kKept * kStep; kOfRow == kMostOfRow && at < width; at += kStep) {
+    StoreQuad<kWhole>(
+        to + at, width - at,
+        Normed(LoadQuad<kWhole>(from + at, width - at), inverse, LoadQuad<kWhole>(gain + at, width - at)));
   }
 }
 
@@ -70,7 +127,7 @@ __global__ void __launch_bounds__(kThreads) RmsNormBackward(NormGradient p) {
   }
   squares = Threads::Sum(squares, room[0]);
   products = Threads::Sum(products, room[1]);
-  const double inverse = InverseNorm(squares, p.dim, p.eps);
+  const double inverse = InverseNorm(squares, 1 / static_cast<double>(p.dim), p.eps);
   const double along = inverse * inverse * inverse * static_cast<double>(products) / static_cast<double>(p.dim);
   const float r = static_cast<float>(inverse), towards = static_cast<float>(-along);
   float* dx = p.dx + row * p.dim;
@@ -130,12 +187,17 @@ __global__ void __launch_bounds__(kThreads) KvWrite(T* cache, const float* x, in
 
 void rmsnorm(float* out, const float* x, const float* gain, int64_t rows, int64_t dim, double eps,
              cudaStream_t stream) {
-  if (dim <= kWarpWidth) {
-    typedef RowThreads<true> Threads;
-    Launch(RmsNorm<true>, Blocks(rows, Threads::kRows), Threads::kBlock, 0, stream, out, x, gain, rows, dim, eps);
-  } else {
-    Launch(RmsNorm<false>, Blocks(rows, 1), kThreads, 0, stream, out, x, gain, rows, dim, eps);
-  }
+  const bool whole = dim % kQuad == 0 && IsAligned(out) && IsAligned(x) && IsAligned(gain);
+  const auto launch = [&](auto threads, auto whole_kernel, auto kernel) {
+    typedef decltype(threads) Threads;
+    Launch(whole ? whole_kernel : kernel, Blocks(rows, Threads::kRows), Threads::kBlock, 0, stream, out, x, gain, rows,
+           dim, 1 / static_cast<double>(dim), eps);
+  };
+  constexpr int64_t kOfThread = kKept * kQuad;
+  if (dim <= 32 * kOfThread) return launch(NormThreads<32>{}, RmsNorm<32, true>, RmsNorm<32, false>);
+  if (dim <= 256 * kOfThread) return launch(NormThreads<256>{}, RmsNorm<256, true>, RmsNorm<256, false>);
+  if (dim <= 512 * kOfThread) return launch(NormThreads<512>{}, RmsNorm<512, true>, RmsNorm<512, false>);
+  launch(NormThreads<kMostOfRow>{}, RmsNorm<kMostOfRow, true>, RmsNorm<kMostOfRow, false>);
 }
 
 void rope(float* x, const float* cos, const float* sin, int64_t start, int64_t tokens, int64_t heads, int64_t head_dim,

@@ -231,3 +231,6 @@ inline float __fdiv_rn(float a, float b) {
 inline float __fsqrt_rn(float a) {
   return sqrtf(a);
 }
+inline double rsqrt(double a) {
+  return 1 / sqrt(a);
+}

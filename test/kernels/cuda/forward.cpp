@@ -1,5 +1,7 @@
 // The forward pass between the products: elements, normalisation, positions, attention, against the CPU backend.
 
+#include <algorithm>
+
 #include "cases.h"
 
 namespace {
@@ -18,6 +20,16 @@ std::vector<float> CacheOf(const std::vector<float>& values, ms_value_type type)
   cpu->ops.to_bf16(context, reinterpret_cast<uint16_t*>(cache.data()), values.data(), MS_F32,
                    static_cast<int64_t>(values.size()));
   return cache;
+}
+
+float FloatOf(uint16_t bits) {
+  float value;
+  cpu->ops.to_f32(context, &value, &bits, MS_BF16, 1);
+  return value;
+}
+std::vector<float> Tail(const std::vector<float>& v, size_t offset, int64_t n) {
+  const auto first = v.begin() + static_cast<std::ptrdiff_t>(offset);
+  return std::vector<float>(first, first + n);
 }
 
 CASE(Elements, "conversions, embedding, SiLU and sums are the CPU's") {
@@ -67,15 +79,56 @@ CASE(Elements, "conversions, embedding, SiLU and sums are the CPU's") {
   Expect(all == expected, "read_through");
 }
 
-CASE(Norms, "RMSNorm is the CPU's, of narrow and of wide rows, in place too") {
+CASE(Tails, "elements of any number, anywhere in memory, are the CPU's") {
+  Random random{37};
+  for (const int64_t n : {int64_t{1}, int64_t{3}, int64_t{4}, int64_t{1023}, int64_t{1024}, int64_t{2050}}) {
+    for (const size_t offset : {size_t{0}, size_t{1}, size_t{2}}) {
+      const auto room = static_cast<size_t>(n) + offset + 1;
+      const std::vector<float> y = Floats(random, static_cast<int64_t>(room), 4);
+      const std::vector<uint16_t> table = Weights(random, static_cast<int64_t>(3 * room));
+      std::vector<float> device = Floats(random, static_cast<int64_t>(room)), host = device;
+      std::vector<uint16_t> bits(room), bits_cpu(room);
+      silu_mul(device.data() + offset, device.data() + offset, y.data(), n, nullptr);
+      cpu->ops.silu_mul(context, host.data() + offset, host.data() + offset, y.data(), n);
+      add(device.data() + offset, y.data() + 1, n, nullptr);
+      cpu->ops.add(context, host.data() + offset, y.data() + 1, n);
+      add_bias(device.data() + offset, y.data() + offset, 1, n, nullptr);
+      cpu->ops.add_bias(context, host.data() + offset, y.data() + offset, 1, n);
+      scale_by(device.data() + offset, 0.7, n, nullptr);
+      cpu->ops.scale_by(context, host.data() + offset, 0.7, n);
+      ExpectNear(device, host, kRounding, "silu_mul, add, add_bias, scale_by", n);
+      to_bf16(bits.data() + offset, y.data() + offset, MS_F32, n, nullptr);
+      cpu->ops.to_bf16(context, bits_cpu.data() + offset, y.data() + offset, MS_F32, n);
+      ExpectSame(bits, bits_cpu, "to_bf16", n);
+      const std::vector<uint16_t> part(table.begin() + static_cast<std::ptrdiff_t>(offset), table.end());
+      mul_bf16(device.data() + offset, y.data(), table.data() + offset, n, nullptr);
+      cpu->ops.mul_bf16(context, host.data() + offset, y.data(), Bf16(part), n);
+      ExpectSame(Tail(device, offset, n), Tail(host, offset, n), "mul_bf16", n);
+      const int32_t id = 2;
+      embed(device.data() + offset, table.data() + offset, &id, 1, n, nullptr);
+      for (int64_t i = 0; i < n; ++i) {
+        Expect(device[offset + static_cast<size_t>(i)] == FloatOf(table[offset + static_cast<size_t>(2 * n + i)]),
+               "embed", n, i);
+      }
+    }
+  }
+}
+
+CASE(Norms, "RMSNorm is the CPU's, of narrow and of wide rows, in place too; a row's bits are its own") {
   Random random{32};
-  for (const int64_t dim : {int64_t{6}, int64_t{64}, int64_t{1024}, int64_t{1500}}) {
+  const int64_t dims[] = {1, 6, 64, 255, 256, 1024, 1500, 2049, 4096, 6001, 8196, 9001};
+  for (const int64_t dim : dims) {
     const int64_t rows = 5;
     const std::vector<float> x = Floats(random, rows * dim), gain = Floats(random, dim);
     std::vector<float> device = x, host = x;
     rmsnorm(device.data(), device.data(), gain.data(), rows, dim, 1e-5, nullptr);
     cpu->ops.rmsnorm(context, host.data(), x.data(), gain.data(), rows, dim, 1e-5);
     ExpectNear(device, host, kRounding, "rmsnorm", dim);
+    // By itself, and where no vector is aligned.
+    std::vector<float> crooked(static_cast<size_t>(dim) + 1), one(static_cast<size_t>(dim));
+    std::copy(x.begin() + 3 * dim, x.begin() + 4 * dim, crooked.begin() + 1);
+    rmsnorm(one.data(), crooked.data() + 1, gain.data(), 1, dim, 1e-5, nullptr);
+    ExpectSame(one, std::vector<float>(device.begin() + 3 * dim, device.begin() + 4 * dim), "a row by itself", dim);
   }
 }
 
