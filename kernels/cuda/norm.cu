@@ -73,6 +73,8 @@ __global__ void __launch_bounds__(NormThreads<kOfRow>::kBlock)
     RmsNorm(float* out, const float* x, const float* gain, int64_t rows, int64_t dim, double mean, double eps) {
   __shared__ float room[kOfRow / kWarp + 1];
   const int64_t row = static_cast<int64_t>(blockIdx.x) * NormThreads<kOfRow>::kRows + threadIdx.x / kOfRow;
+  LetNextBegin();
+  AwaitFront();
   if (row >= rows) return;
   constexpr int kStep = kOfRow * kQuad;
   const int width = static_cast<int>(dim), first = static_cast<int>(threadIdx.x) % kOfRow * kQuad;
@@ -190,8 +192,8 @@ void rmsnorm(float* out, const float* x, const float* gain, int64_t rows, int64_
   const bool whole = dim % kQuad == 0 && IsAligned(out) && IsAligned(x) && IsAligned(gain);
   const auto launch = [&](auto threads, auto whole_kernel, auto kernel) {
     typedef decltype(threads) Threads;
-    Launch(whole ? whole_kernel : kernel, Blocks(rows, Threads::kRows), Threads::kBlock, 0, stream, out, x, gain, rows,
-           dim, 1 / static_cast<double>(dim), eps);
+    LaunchOverlapped(whole ? whole_kernel : kernel, Blocks(rows, Threads::kRows), Threads::kBlock, 0, stream, out, x,
+                     gain, rows, dim, 1 / static_cast<double>(dim), eps);
   };
   constexpr int64_t kOfThread = kKept * kQuad;
   if (dim <= 32 * kOfThread) return launch(NormThreads<32>{}, RmsNorm<32, true>, RmsNorm<32, false>);

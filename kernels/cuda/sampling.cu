@@ -75,11 +75,15 @@ MS_DEVICE uint64_t LargestOfRun(const float* logits, int64_t vocab, uint64_t* ro
 
 __global__ void __launch_bounds__(kRunThreads) ArgmaxOfRuns(uint64_t* largest, const float* logits, int64_t vocab) {
   __shared__ uint64_t room[kRunThreads / kWarp];
+  LetNextBegin();
+  AwaitFront();
   const uint64_t key = LargestOfRun(logits + blockIdx.y * vocab, vocab, room);
   if (threadIdx.x == 0) largest[static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x] = key;
 }
 __global__ void __launch_bounds__(kRunThreads) Argmax(int32_t* tokens, const uint64_t* largest, int64_t runs) {
   __shared__ uint64_t room[kRunThreads / kWarp];
+  LetNextBegin();
+  AwaitFront();
   const uint64_t key = LargestOf<kRunThreads>(largest + blockIdx.x * runs, runs, room);
   if (threadIdx.x == 0) tokens[blockIdx.x] = IdOfKey(key);
 }
@@ -87,6 +91,8 @@ __global__ void __launch_bounds__(kRunThreads) Argmax(int32_t* tokens, const uin
 __global__ void __launch_bounds__(kRunThreads)
     Largest(float* all_logits, const ms_draw* draws, uint64_t* workspace, int64_t vocab) {
   __shared__ uint64_t room[kRunThreads / kWarp];
+  LetNextBegin();
+  AwaitFront();
   const RowSpace space = SpaceOf(workspace, blockIdx.y, vocab);
   const ms_draw draw = draws[blockIdx.y];
   float* logits = all_logits + blockIdx.y * vocab;
@@ -136,6 +142,8 @@ __global__ void __launch_bounds__(kRunThreads)
   __shared__ uint64_t room[kRunThreads / kWarp];
   __shared__ RunBins bins;
   __shared__ uint32_t candidates;
+  LetNextBegin();
+  AwaitFront();
   const RowSpace space = SpaceOf(workspace, blockIdx.y, vocab);
   const ms_draw draw = draws[blockIdx.y];
   if (IsGreedy(draw)) return;
@@ -209,6 +217,8 @@ __global__ void __launch_bounds__(kRunThreads)
   __shared__ uint64_t keys[kRunThreads / kWarp];
   __shared__ BinsRoom room;
   __shared__ uint32_t ends[kBins];
+  LetNextBegin();
+  AwaitFront();
   const RowSpace space = SpaceOf(workspace, blockIdx.y, vocab);
   const ms_draw draw = draws[blockIdx.y];
   if (IsGreedy(draw) || !IsSorted(draw, *space.candidates)) return;
@@ -293,6 +303,8 @@ __device__ inline int32_t DrawByRank(const RowSpace& space, const ms_draw& draw,
 __global__ void __launch_bounds__(kLastThreads)
     Finish(int32_t* tokens, float* all_logits, const ms_draw* draws, uint64_t* workspace, int64_t vocab) {
   __shared__ LastRoom room;
+  LetNextBegin();
+  AwaitFront();
   const RowSpace space = SpaceOf(workspace, blockIdx.x, vocab);
   const ms_draw draw = draws[blockIdx.x];
   float* logits = all_logits + blockIdx.x * vocab;
@@ -317,8 +329,8 @@ size_t argmax_workspace(int64_t rows, int64_t vocab) {
 void argmax(int32_t* tokens, const float* logits, int64_t rows, int64_t vocab, void* workspace, cudaStream_t stream) {
   const dim3 grid(Blocks(vocab, kRun), static_cast<unsigned>(rows));
   auto* largest = static_cast<uint64_t*>(workspace);
-  Launch(ArgmaxOfRuns, grid, kRunThreads, 0, stream, largest, logits, vocab);
-  Launch(Argmax, Blocks(rows, 1), kRunThreads, 0, stream, tokens, largest, Runs(vocab));
+  LaunchOverlapped(ArgmaxOfRuns, grid, kRunThreads, 0, stream, largest, logits, vocab);
+  LaunchOverlapped(Argmax, Blocks(rows, 1), kRunThreads, 0, stream, tokens, largest, Runs(vocab));
 }
 
 size_t sample_workspace(int64_t rows, int64_t vocab) {
@@ -329,10 +341,10 @@ void sample(int32_t* tokens, float* logits, const ms_draw* draws, int64_t rows, 
             cudaStream_t stream) {
   const dim3 grid(Blocks(vocab, kRun), static_cast<unsigned>(rows));
   auto* words = static_cast<uint64_t*>(workspace);
-  Launch(Largest, grid, kRunThreads, 0, stream, logits, draws, words, vocab);
-  Launch(Weigh, grid, kRunThreads, 0, stream, logits, draws, words, vocab);
-  Launch(Gather, grid, kRunThreads, 0, stream, logits, draws, words, vocab);
-  Launch(Finish, Blocks(rows, 1), kLastThreads, 0, stream, tokens, logits, draws, words, vocab);
+  LaunchOverlapped(Largest, grid, kRunThreads, 0, stream, logits, draws, words, vocab);
+  LaunchOverlapped(Weigh, grid, kRunThreads, 0, stream, logits, draws, words, vocab);
+  LaunchOverlapped(Gather, grid, kRunThreads, 0, stream, logits, draws, words, vocab);
+  LaunchOverlapped(Finish, Blocks(rows, 1), kLastThreads, 0, stream, tokens, logits, draws, words, vocab);
 }
 
 }  // namespace cuda
