@@ -178,6 +178,16 @@ MS_DEVICE float FloatOfF16(uint16_t bits) {
   return __uint_as_float(sign | __float_as_uint(__uint_as_float(rest) * 0x1p112f));
 #endif
 }
+// 2ˣ to two units in the last place; +0 for minus infinity, and where the result would be subnormal.
+MS_DEVICE float Exp2(float x) {
+#if defined(__CUDACC__)
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return exp2f(x);
+#endif
+}
 // Both elements of a · b + c, each rounded once.
 MS_DEVICE uint32_t FmaPairs(uint32_t a, uint32_t b, uint32_t c) {
 #if defined(__CUDACC__)
@@ -211,12 +221,53 @@ MS_DEVICE uint32_t LoadWordAnywhere(const uint8_t* p) {
   return shift == 0 ? word[0] : __funnelshift_r(word[0], word[1], shift);
 }
 
+// ---- copies to shared memory while the thread goes on ----
+
+// 16 bytes of global memory to shared memory, each aligned to 16, past the first-level cache; zeros unless `there`
+// (then nothing is read). In shared memory they are for this thread when a wait for their group is over, for others
+// behind a barrier after that.
+MS_DEVICE void CopyAsync(void* to, const void* from, bool there) {
+#if defined(__CUDACC__)
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+               :
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))), "l"(from), "r"(there ? 16 : 0)
+               : "memory");
+#else
+  const uint4 value = there ? *static_cast<const uint4*>(from) : uint4{};
+  // Until it is waited for, nobody may rely on what is there.
+  *static_cast<uint4*>(to) = {~0u, ~0u, ~0u, ~0u};
+  host::DeferCopy(to, value);
+#endif
+}
+// Ends a group of copies.
+MS_DEVICE void CommitCopies() {
+#if defined(__CUDACC__)
+  asm volatile("cp.async.commit_group;" : : : "memory");
+#else
+  host::CommitCopies();
+#endif
+}
+// Waits for all groups of this thread but the last kLeft.
+template <int kLeft>
+MS_DEVICE void WaitForCopies() {
+#if defined(__CUDACC__)
+  asm volatile("cp.async.wait_group %0;" : : "n"(kLeft) : "memory");
+#else
+  void* to;
+  for (uint4 value; host::NextCopy(kLeft, &to, &value);) *static_cast<uint4*>(to) = value;
+#endif
+}
+
 // ---- tensor cores: one 16 × 8 tile of fp32 sums a warp ----
 
 // d += a b for a (16, 16), b (16, 8) bf16: mma.m16n8k16. With g = lane / 4 and t = lane % 4: a[0] row g, columns 2t, 2t
 // + 1; a[1] row g + 8; a[2], a[3] the same 8 columns on; b[0] rows 2t, 2t + 1 of column g, b[1] 8 rows on; d[0], d[1]
 // row g, columns 2t, 2t + 1; d[2], d[3] row g + 8.
 MS_DEVICE void Mma16816(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+// Four matrices of 8 × 8 bf16 in shared memory, lane i naming row i % 8 of matrix i / 8 (8 elements, aligned to 16
+// bytes): to[j] is row g, columns 2t, 2t + 1 of matrix j; transposed: rows 2t, 2t + 1 of column g.
+MS_DEVICE void LoadMatrices(uint32_t (&to)[4], const uint16_t* row);
+MS_DEVICE void LoadTransposed(uint32_t (&to)[4], const uint16_t* row);
 // d += a b for a (16, 32) of which two in four columns are kept, b (32, 8): mma.sp::ordered_metadata.m16n8k32. a as
 // above over the 16 kept columns; b[i] rows 2t + 8i, 2t + 8i + 1 of column g. meta: nibbles (idx0 | idx1 << 2) of four
 // groups, row g in the low half and row g + 8 in the high one; lanes with t = 0 name columns 0–15, t = 1 columns 16–31,
@@ -230,6 +281,18 @@ MS_DEVICE void Mma16816(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&
       "{%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+MS_DEVICE void LoadMatrices(uint32_t (&to)[4], const uint16_t* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
+               : "memory");
+}
+MS_DEVICE void LoadTransposed(uint32_t (&to)[4], const uint16_t* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
+               : "memory");
 }
 MS_DEVICE void SparseMma16832(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t meta) {
   asm volatile(

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include <deque>
 #include <initializer_list>
 #include <vector>
 
@@ -37,12 +38,24 @@ struct Warp {
   unsigned next;
 };
 
+struct Copy {
+  void* to;
+  uint4 value;
+  unsigned group;
+};
+// Of a thread: what has not been written, and how many groups are committed.
+struct Copies {
+  std::deque<Copy> left;
+  unsigned groups;
+};
+
 // CUDA's own, of every GPU that this is compiled for; shared memory of sm_86 and sm_89.
 constexpr unsigned kMostX = 0x7fffffffu, kMostYOrZ = 65535;
 constexpr size_t kMostShared = size_t{99} << 10;
 
 Thread threads[kMaxFibers];
 Warp warps[kMaxFibers / 32];
+Copies copies[kMaxFibers];
 int thread_count, current;
 std::vector<unsigned char> shared_memory;
 std::vector<int> order, warp_order;
@@ -159,6 +172,7 @@ void RunBlock(void (*thread)(const void*), const void* arg) {
       CheckThread(-1);
       if (ended) {
         CheckEnded(i);
+        if (!copies[i].left.empty()) Stop("ends before its copies to shared memory", i);
         threads[i].state = State::kEnded;
         --left;
       }
@@ -180,6 +194,8 @@ void StartBlock(dim3 block) {
                   0,
                   0,
                   nullptr};
+    copies[i].left.clear();
+    copies[i].groups = 0;
   }
   DrawWarps();
   std::fill(shared_memory.begin(), shared_memory.end(), static_cast<unsigned char>(0xa5));
@@ -257,6 +273,23 @@ const unsigned char* Exchange(Operation operation, uint32_t mask, const void* pa
   thread.mask = mask;
   Park();
   return thread.gathered;
+}
+
+void DeferCopy(void* to, const uint4& value) {
+  copies[current].left.push_back({to, value, copies[current].groups});
+}
+
+void CommitCopies() {
+  ++copies[current].groups;
+}
+
+bool NextCopy(int left, void** to, uint4* value) {
+  Copies& mine = copies[current];
+  if (mine.left.empty() || mine.left.front().group + static_cast<unsigned>(left) >= mine.groups) return false;
+  *to = mine.left.front().to;
+  *value = mine.left.front().value;
+  mine.left.pop_front();
+  return true;
 }
 
 void RequireLane(int lane) {

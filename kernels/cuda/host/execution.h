@@ -90,7 +90,7 @@ MS_UNCHECKED void CallThread(const void* thread) {
 // The block's dynamic shared memory, filled with garbage when the block starts.
 void* SharedMemory();
 
-enum class Operation { kShuffle, kBallot, kSyncWarp, kMma, kSparseMma, kSyncBlock };
+enum class Operation { kShuffle, kBallot, kSyncWarp, kMma, kSparseMma, kLoadMatrices, kLoadTransposed, kSyncBlock };
 constexpr size_t kPayload = 64;  // bytes that a lane gives to an operation of its warp
 
 void SyncBlock();
@@ -99,6 +99,11 @@ const unsigned char* Exchange(Operation operation, uint32_t mask, const void* pa
 // Ends the process unless the lane took part in this warp's last exchange.
 void RequireLane(int lane);
 int Lane();
+// cp.async: 16 bytes that this thread is to write when it waits for their group, in the order in which it asked for
+// them. NextCopy: the next one of all groups but the last `left`, if any is left to write.
+void DeferCopy(void* to, const uint4& value);
+void CommitCopies();
+bool NextCopy(int left, void** to, uint4* value);
 
 template <typename T>
 T Shuffle(uint32_t mask, T value, int lane) {

@@ -63,6 +63,7 @@ if (skip !== false) {
     ['grid', "a grid beyond CUDA's limits", /a grid of 1 x 1 x 65536 blocks .* is beyond a GPU's limits/],
     ['copied', 'a copy beyond an allocation', /copies to 516 bytes at 0x\w+, which it has not given out/],
     ['touched', "a host that touches the GPU's memory", /the host touches the GPU's memory/],
+    ['copies', 'a copy to shared memory that is not waited for', /thread \(0, 0, 0\): ends before its copies/],
     ['streams', 'a stream that did not wait for another', /the copy came before what it copies/],
   ] as const) {
     test(`${what} fails`, () => {

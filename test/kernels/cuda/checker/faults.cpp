@@ -76,6 +76,16 @@ __global__ void Unwritten(bool faulty, float* out) {
   out[threadIdx.x] = room[threadIdx.x];
 }
 
+// Without the wait a copy may come at any time.
+__global__ void Copies(bool faulty, float* out, const float* in) {
+  alignas(16) __shared__ float room[4 * 32];
+  CopyAsync(room + 4 * threadIdx.x, in + 4 * threadIdx.x, true);
+  CommitCopies();
+  if (!faulty) WaitForCopies<0>();
+  __syncthreads();
+  out[threadIdx.x] = room[threadIdx.x];
+}
+
 __global__ void Misaligned(bool faulty, float* out, const float* in) {
   const float4 four = *reinterpret_cast<const float4*>(in + (faulty ? 1 : 4));
   out[threadIdx.x] = four.x + four.y + four.z + four.w;
@@ -126,6 +136,7 @@ int Run(const char* name, bool faulty) {
   if (is("flag")) Launch(Flag, 1, 64, 0, nullptr, faulty, memory);
   if (is("atomic")) Launch(Atomic, 1, 64, 0, nullptr, faulty, reinterpret_cast<unsigned*>(memory));
   if (is("unwritten")) Launch(Unwritten, 1, 32, 32 * sizeof(float), nullptr, faulty, memory);
+  if (is("copies")) Launch(Copies, 1, 32, 0, nullptr, faulty, memory, other);
   if (is("misaligned")) Launch(Misaligned, 1, 32, 0, nullptr, faulty, memory, other);
   if (is("beyond")) Launch(Reach, 1, faulty ? kCount + 1 : kCount, 0, nullptr, memory, other);
   std::vector<float> of_the_host(kCount);
