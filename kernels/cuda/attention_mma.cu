@@ -1,156 +1,235 @@
 // Causal attention of many queries on tensor cores (FlashAttention-2, arXiv 2307.08691): q, k, v and the probabilities
-// rounded to bf16, scores, softmax and sums in fp32. For prefill; hd a multiple of 16, at most 128.
+// rounded to bf16, scores, softmax and sums in fp32. For prefill and training; hd a multiple of 16, at most 128.
 //
-// A block takes 64 queries of one head, 16 a warp, and goes over the keys 32 at a time: keys as pairs along the head
-// dimension, values as pairs along the keys, in shared memory; queries, probabilities and sums never leave registers.
-// Per warp and 32 keys hd / 2 instructions of 4,096 FLOPs each read 2 words a lane from shared memory; that, the
-// rounding of each tile (read once for 64 queries) and 16 exponentials a lane bound it, not the tensor cores: they
-// wait.
+// A block takes 128 queries of one head, 32 a warp (64, 16 a warp, where that would leave multiprocessors idle), and
+// goes over the keys 64 at a time. Keys come by cp.async while the tile before is weighted, values while scores are
+// computed; two blocks a multiprocessor wait for each other's. Per warp and tile of hd 128: 256 mma of 4,096 FLOPs, 80
+// ldmatrix of 512 bytes, and some 450 fp32 instructions of softmax, of which only tiles on the diagonal or at the
+// window's edge compare positions. Bound by the tensor cores' rate for mma.sync (some 600 TFLOP/s of an H100); shared
+// memory is at four fifths of its own, the issue of instructions at half.
 
-#include "cache.cuh"
-#include "reduce.cuh"
+#include "mma_tiles.cuh"
 
 namespace maskserve {
 namespace cuda {
 namespace {
 
-constexpr int kWarps = 4;
-constexpr int kThreads = kWarps * kWarp;
-constexpr int kQueries = 16 * kWarps;
-constexpr int kKeys = 32;
-constexpr int kValueStride = kKeys / 2 + 4;  // words: rows of a fragment lie in different banks
+constexpr int kKeys = 64;
+// Fewer blocks than this, the multiprocessors of an H100, are made twice as many.
+constexpr int64_t kFewBlocks = 132;
+constexpr float kLog2e = 1.44269504f;
 
 // T: of keys and values.
 template <typename T>
 struct Problem {
-  float* out;
+  float *out, *lse;  // lse may be NULL
   const float* q;
   const T *k, *v;
-  int64_t start, tokens, heads, kv_heads, head_dim, capacity, window;
-  float scale;
+  int64_t start, tokens, heads, kv_heads, head_dim;
+  int64_t kv_token, kv_head, kv_batch;  // strides of k and v
+  int64_t window;                       // 0, or less than start + tokens
+  float scale;                          // · log₂ e
 };
 
-template <int kDims>
-struct Room {
-  uint32_t keys[kKeys][kDims / 2 + 4];
-  uint32_t values[kDims][kValueStride];
+// A warp's running softmax, in rows g and g + 8 of each 16: a lane has its own columns' part of the totals.
+template <int kM, int kDims>
+struct Softmax {
+  float sums[kM][kDims / 8][4], largest[kM][2], totals[kM][2];
 };
 
-// Keys [first, first + kKeys) of one head as pairs of columns, their values as pairs of keys; zeros from `end` on.
-template <int kDims, typename T>
-MS_DEVICE void LoadKeys(Room<kDims>& room, const T* k, const T* v, int64_t first, int64_t end, int64_t head_dim) {
-  for (int i = static_cast<int>(threadIdx.x); i < kKeys * (kDims / 2); i += kThreads) {
-    const int key = i / (kDims / 2), pair = i % (kDims / 2);
-    const bool there = first + key < end && 2 * pair < head_dim;
-    room.keys[key][pair] = there ? PairAt(k + (first + key) * head_dim + 2 * pair) : 0;
-  }
-  for (int i = static_cast<int>(threadIdx.x); i < kKeys / 2 * kDims; i += kThreads) {
-    const int pair = i / kDims, d = i % kDims;
-    const int64_t key = first + 2 * pair;
-    const T low = key < end && d < head_dim ? v[key * head_dim + d] : T{};
-    const T high = key + 1 < end && d < head_dim ? v[(key + 1) * head_dim + d] : T{};
-    room.values[d][pair] = PairOf(low, high);
-  }
-}
-
-// Queries of rows g and g + 8 of the warp's 16, as a's of kDims / 16 instructions.
-template <int kDims, typename T>
-MS_DEVICE void LoadQueries(uint32_t (&a)[kDims / 16][4], const Problem<T>& p, const float* q, int64_t first, int g,
-                           int t) {
+// −∞ where row r of the warp does not attend to key `offset` + r of the tile: 32-bit, for the tiles that need it.
+template <int kM>
+MS_DEVICE void Mask(float (&scores)[kM][kKeys / 8][4], int offset, int window) {
+  const int g = Lane() / 4, t = Lane() % 4;
 #pragma unroll
-  for (int c = 0; c < kDims / 16; ++c) {
+  for (int m = 0; m < kM; ++m) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int64_t token = first + g + 8 * (i % 2);
-      const int d = 16 * c + 2 * t + 8 * (i / 2);
-      const bool there = token < p.tokens && d < p.head_dim;
-      a[c][i] = there ? PairAt(q + token * p.heads * p.head_dim + d) : 0;
+      // Keys 8n + i % 2 of the tile from `lowest` on, up to `last`.
+      const int last = offset + 16 * m + g + 8 * (i / 2) - 2 * t, lowest = window > 0 ? last - window + 1 : INT32_MIN;
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; ++n) {
+        const int key = 8 * n + i % 2;
+        if (key > last || key < lowest) scores[m][n][i] = -INFINITY;
+      }
     }
   }
 }
 
-template <int kDims, typename T>
-__global__ void __launch_bounds__(kThreads) AttendTensor(Problem<T> p) {
-  __shared__ Room<kDims> room;
-  const int g = Lane() / 4, t = Lane() % 4;
-  const int64_t block = static_cast<int64_t>(blockIdx.x) * kQueries, first = block + 16 * WarpOfBlock();
-  const int64_t head = blockIdx.y, kv = head / (p.heads / p.kv_heads);
-  const T *k = p.k + kv * p.capacity * p.head_dim, *v = p.v + kv * p.capacity * p.head_dim;
-  uint32_t queries[kDims / 16][4];
-  LoadQueries<kDims>(queries, p, p.q + head * p.head_dim, first, g, t);
-
-  float sums[kDims / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, totals[2] = {0, 0};
-  const int64_t from = p.window > 0 ? Max<int64_t>(0, p.start + block - p.window + 1) : 0;
-  const int64_t end = p.start + Min(p.tokens, block + kQueries);
-  for (int64_t key = from; key < end; key += kKeys) {
-    __syncthreads();
-    LoadKeys(room, k, v, key, end, p.head_dim);
-    __syncthreads();
-    float scores[kKeys / 8][4] = {};
+// Scores become probabilities, as a of mma for 16 keys each.
+template <int kM, int kDims>
+MS_DEVICE void Weigh(Softmax<kM, kDims>& state, uint32_t (&probabilities)[kKeys / 16][kM][4],
+                     const float (&scores)[kM][kKeys / 8][4], float scale) {
 #pragma unroll
-    for (int c = 0; c < kDims / 16; ++c) {
-#pragma unroll
-      for (int n = 0; n < kKeys / 8; ++n) {
-        const uint32_t b[2] = {room.keys[8 * n + g][8 * c + t], room.keys[8 * n + g][8 * c + t + 4]};
-        Mma16816(scores[n], queries[c], b);
-      }
-    }
-    // Row r of two: element (g + 8r, 2t + i % 2) of each tile.
-    float most[2] = {largest[0], largest[1]};
-#pragma unroll
-    for (int n = 0; n < kKeys / 8; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int64_t at = key + 8 * n + 2 * t + i % 2, position = p.start + first + g + 8 * (i / 2);
-        const bool there = at <= position && at < end && (p.window == 0 || at > position - p.window);
-        scores[n][i] = there ? scores[n][i] * p.scale : -INFINITY;
-        most[i / 2] = fmaxf(most[i / 2], scores[n][i]);
-      }
-    }
-    float base[2], shrink[2], sum[2] = {0, 0};
+  for (int m = 0; m < kM; ++m) {
+    float base[2], shrink[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      most[r] = WarpMax<4>(most[r]);
-      base[r] = most[r] == -INFINITY ? 0.0f : most[r];
-      shrink[r] = expf(largest[r] - base[r]);
-      largest[r] = most[r];
+      float most = state.largest[m][r];
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; ++n) most = fmaxf(most, fmaxf(scores[m][n][2 * r], scores[m][n][2 * r + 1]));
+      most = WarpMax<4>(most);
+      // Each product rounded by itself: where nothing is larger, what is summed stays.
+      base[r] = most == -INFINITY ? 0.0f : -__fmul_rn(most, scale);
+      shrink[r] = Exp2(__fadd_rn(base[r], __fmul_rn(state.largest[m][r], scale)));
+      state.largest[m][r] = most;
+      state.totals[m][r] *= shrink[r];
     }
-    uint32_t probabilities[kKeys / 16][4];
 #pragma unroll
     for (int n = 0; n < kKeys / 8; ++n) {
+      float e[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        scores[n][i] = expf(scores[n][i] - base[i / 2]);
-        sum[i / 2] += scores[n][i];
+        e[i] = Exp2(fmaf(scores[m][n][i], scale, base[i / 2]));
+        state.totals[m][i / 2] += e[i];
       }
       // A tile of 8 keys is half of an instruction's a.
-      probabilities[n / 2][n % 2 * 2] = PairOfFloats(scores[n][0], scores[n][1]);
-      probabilities[n / 2][n % 2 * 2 + 1] = PairOfFloats(scores[n][2], scores[n][3]);
+      probabilities[n / 2][m][n % 2 * 2] = PairOfFloats(e[0], e[1]);
+      probabilities[n / 2][m][n % 2 * 2 + 1] = PairOfFloats(e[2], e[3]);
     }
-#pragma unroll
-    for (int r = 0; r < 2; ++r) totals[r] = totals[r] * shrink[r] + WarpSum<4>(sum[r]);
 #pragma unroll
     for (int n = 0; n < kDims / 8; ++n) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) sums[n][i] *= shrink[i / 2];
-#pragma unroll
-      for (int c = 0; c < kKeys / 16; ++c) {
-        const uint32_t b[2] = {room.values[8 * n + g][8 * c + t], room.values[8 * n + g][8 * c + t + 4]};
-        Mma16816(sums[n], probabilities[c], b);
-      }
+      for (int i = 0; i < 4; ++i) state.sums[m][n][i] *= shrink[i / 2];
     }
   }
+}
+
+template <int kM, int kDims>
+MS_DEVICE void Score(float (&scores)[kM][kKeys / 8][4], const uint16_t* queries, const uint16_t* keys) {
+  constexpr int kNext = 16 * MmaTile<kDims>::kStride;
 #pragma unroll
-  for (int n = 0; n < kDims / 8; ++n) {
+  for (int c = 0; c < kDims / 16; ++c) {
+    uint32_t a[kM][4];
+    const uint16_t *query = AtColumns<kDims>(queries, LaneRowOfA(), c), *key = AtColumns<kDims>(keys, LaneRowOfB(), c);
+#pragma unroll
+    for (int m = 0; m < kM; ++m) LoadMatrices(a[m], query + m * kNext);
+#pragma unroll
+    for (int n = 0; n < kKeys / 16; ++n) {
+      uint32_t b[4];
+      LoadMatrices(b, key + n * kNext);
+      MmaBlock(scores, a, b, 2 * n);
+    }
+  }
+}
+
+template <int kM, int kDims>
+MS_DEVICE void Sum(Softmax<kM, kDims>& state, const uint32_t (&probabilities)[kKeys / 16][kM][4],
+                   const uint16_t* values) {
+#pragma unroll
+  for (int c = 0; c < kKeys / 16; ++c) {
+#pragma unroll
+    for (int n = 0; n < kDims / 16; ++n) {
+      uint32_t b[4];
+      LoadTransposed(b, AtColumns<kDims>(values, LaneRowOfA(), n) + 16 * c * MmaTile<kDims>::kStride);
+      MmaBlock(state.sums, probabilities[c], b, 2 * n);
+    }
+  }
+}
+
+// The warp's queries from token `first` on, of which `left` are there.
+template <int kM, int kDims, typename T>
+MS_DEVICE void StoreQueries(const Problem<T>& p, const Softmax<kM, kDims>& state, int64_t first, int left) {
+  const int g = Lane() / 4, t = Lane() % 4;
+  const int64_t head = blockIdx.x, batch = blockIdx.z;
+#pragma unroll
+  for (int m = 0; m < kM; ++m) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const int64_t token = first + g + 8 * r, d = 8 * n + 2 * t;
-      if (token >= p.tokens || d >= p.head_dim) continue;
-      const float share = 1.0f / totals[r];
-      float* to = p.out + (token * p.heads + head) * p.head_dim + d;
-      *reinterpret_cast<float2*>(to) = make_float2(sums[n][2 * r] * share, sums[n][2 * r + 1] * share);
+      const float total = WarpSum<4>(state.totals[m][r]), share = 1.0f / total;
+      const int row = 16 * m + g + 8 * r;
+      if (row >= left) continue;
+      const int64_t token = batch * p.tokens + first + row;
+      float* to = p.out + (token * p.heads + head) * p.head_dim + 2 * t;
+#pragma unroll
+      for (int n = 0; n < kDims / 8; ++n) {
+        const float* sums = state.sums[m][n] + 2 * r;
+        if (8 * n < p.head_dim) *reinterpret_cast<float2*>(to + 8 * n) = make_float2(sums[0] * share, sums[1] * share);
+      }
+      if (p.lse == nullptr || t != 0) continue;
+      p.lse[(batch * p.heads + head) * p.tokens + first + row] = state.largest[m][r] * (p.scale / kLog2e) + logf(total);
     }
   }
+}
+
+// Grid: heads, blocks of queries, the longest first, sequences. kM: 16 queries a warp each.
+template <int kDims, int kM, typename T>
+__global__ void __launch_bounds__(kMmaThreads, 2) AttendTensor(Problem<T> p) {
+  typedef MmaTile<kDims> Tile;
+  constexpr int kWarpQueries = 16 * kM, kQueries = kMmaWarps * kWarpQueries;
+  uint16_t* queries = static_cast<uint16_t*>(SharedMemory());
+  uint16_t* keys = queries + Tile::Elements(kQueries);
+  uint16_t* values = keys + Tile::Elements(kKeys);
+  const int64_t block = static_cast<int64_t>(gridDim.y - 1 - blockIdx.y) * kQueries;
+  const int64_t q_token = p.heads * p.head_dim, head = blockIdx.x, batch = blockIdx.z;
+  // The same tiles whatever the block, so that a query's result does not depend on the others of its call.
+  const int64_t lowest = p.window > 0 ? Max<int64_t>(0, p.start + block - p.window + 1) / kKeys * kKeys : 0;
+  const int64_t kv = batch * p.kv_batch + head / (p.heads / p.kv_heads) * p.kv_head + lowest * p.kv_token;
+  MmaRows<T> k = {p.k + kv, p.kv_token}, v = {p.v + kv, p.kv_token};
+  const int dims = static_cast<int>(p.head_dim), window = static_cast<int>(p.window);
+  int queries_left = static_cast<int>(Min<int64_t>(p.tokens - block, kQueries));
+  int left = static_cast<int>(p.start + block - lowest) + queries_left;  // keys
+  LoadRows<kDims, kKeys>(keys, k, left, dims);
+  LoadRows<kDims, kQueries>(queries,
+                            MmaRows<float>{p.q + (batch * p.tokens + block) * q_token + head * p.head_dim, q_token},
+                            queries_left, dims);
+  // Of the warp's queries, and where the first one is, as the tile's keys are counted.
+  int offset = left - queries_left + kWarpQueries * WarpOfBlock();
+  queries += Tile::Elements(kWarpQueries) * WarpOfBlock();
+  queries_left -= kWarpQueries * WarpOfBlock();
+
+  Softmax<kM, kDims> state = {};
+#pragma unroll
+  for (int m = 0; m < kM; ++m) state.largest[m][0] = state.largest[m][1] = -INFINITY;
+  for (; left > 0; left -= kKeys, offset -= kKeys) {
+    const bool any = queries_left > 0 && offset > -kWarpQueries && (window == 0 || offset - window < kKeys - 1);
+    const bool all = offset >= kKeys - 1 && (window == 0 || offset + kWarpQueries <= window);
+    float scores[kM][kKeys / 8][4] = {};
+    WaitForCopies<0>();
+    __syncthreads();
+    LoadRows<kDims, kKeys>(values, v, left, dims);
+    if (any) Score<kM, kDims>(scores, queries, keys);
+    WaitForCopies<0>();
+    __syncthreads();
+    k.data += kKeys * k.stride;
+    v.data += kKeys * v.stride;
+    if (left > kKeys) LoadRows<kDims, kKeys>(keys, k, left - kKeys, dims);
+    if (!any) continue;
+    uint32_t probabilities[kKeys / 16][kM][4];
+    if (!all) Mask(scores, offset, window);
+    Weigh(state, probabilities, scores, p.scale);
+    Sum(state, probabilities, values);
+  }
+  StoreQueries(p, state, block + kWarpQueries * WarpOfBlock(), queries_left);
+}
+
+template <int kDims, int kM, typename T>
+void LaunchQueries(const Problem<T>& p, int64_t batch, cudaStream_t stream) {
+  constexpr int kQueries = 16 * kM * kMmaWarps;
+  const dim3 grid(static_cast<unsigned>(p.heads), Blocks(p.tokens, kQueries), static_cast<unsigned>(batch));
+  Launch(AttendTensor<kDims, kM, T>, grid, kMmaThreads,
+         MmaTile<kDims>::Elements(kQueries + 2 * kKeys) * sizeof(uint16_t), stream, p);
+}
+
+template <int kDims, typename T>
+void LaunchDims(const Problem<T>& p, int64_t batch, cudaStream_t stream) {
+  // Rounding fp32 on its way takes the registers of half the queries.
+  if (sizeof(T) == 4 || CeilDiv<int64_t>(p.tokens, 32 * kMmaWarps) * p.heads * batch < kFewBlocks)
+    LaunchQueries<kDims, 1>(p, batch, stream);
+  else if constexpr (sizeof(T) == 2)
+    LaunchQueries<kDims, 2>(p, batch, stream);
+}
+
+template <typename T>
+void LaunchAttention(Problem<T> p, int64_t batch, double scale, cudaStream_t stream) {
+  p.scale = static_cast<float>(scale) * kLog2e;
+  if (p.window >= p.start + p.tokens) p.window = 0;
+  if (p.head_dim <= 64)
+    LaunchDims<64>(p, batch, stream);
+  else if (p.head_dim <= 96)
+    LaunchDims<96>(p, batch, stream);
+  else
+    LaunchDims<128>(p, batch, stream);
 }
 
 }  // namespace
@@ -161,6 +240,7 @@ void attention_mma(float* out, const float* q, const void* k_cache, const void* 
   WithCacheType(type, [&](auto element) {
     typedef decltype(element) T;
     const Problem<T> p = {out,
+                          nullptr,
                           q,
                           static_cast<const T*>(k_cache),
                           static_cast<const T*>(v_cache),
@@ -169,14 +249,12 @@ void attention_mma(float* out, const float* q, const void* k_cache, const void* 
                           heads,
                           kv_heads,
                           head_dim,
-                          capacity,
+                          head_dim,
+                          capacity * head_dim,
+                          0,
                           window,
-                          static_cast<float>(scale)};
-    const dim3 grid(Blocks(tokens, kQueries), static_cast<unsigned>(heads));
-    if (head_dim <= 64)
-      Launch(AttendTensor<64, T>, grid, kThreads, 0, stream, p);
-    else
-      Launch(AttendTensor<128, T>, grid, kThreads, 0, stream, p);
+                          0};
+    LaunchAttention(p, 1, scale, stream);
   });
 }
 

@@ -181,25 +181,58 @@ CASE(Prefill, "attention of many queries is the CPU's, with and without a window
   }
 }
 
+// One call of attention_mma, against the CPU's attention.
+void CompareTensorPrefill(Random& random, const Heads& h, ms_value_type type, int64_t start, int64_t tokens,
+                          int64_t window, int64_t capacity) {
+  const int64_t size = h.kv_heads * capacity * h.head_dim;
+  const std::vector<float> q = Rounded(Floats(random, tokens * h.heads * h.head_dim));
+  const std::vector<float> k = CacheOf(Rounded(Floats(random, size)), type),
+                           v = CacheOf(Rounded(Floats(random, size)), type);
+  std::vector<float> device = Like(q), host = device;
+  attention_mma(device.data(), q.data(), k.data(), v.data(), type, start, tokens, h.heads, h.kv_heads, h.head_dim,
+                capacity, 0.4, window, nullptr);
+  cpu->ops.attention(context, host.data(), q.data(), k.data(), v.data(), type, start, tokens, h.heads, h.kv_heads,
+                     h.head_dim, capacity, 0.4, window);
+  // A probability is rounded to 2⁻⁹; with a window of 1 it is 1.
+  ExpectNear(device, host, window == 1 ? 1e-6 : 0x1p-9, "attention_mma", h.head_dim);
+}
+
 CASE(TensorPrefill, "attention on tensor cores is the CPU's to the rounding of probabilities") {
   Random random{36};
-  for (const Heads& h : {Heads{2, 2, 32}, Heads{4, 2, 48}, Heads{3, 1, 64}, Heads{2, 1, 128}}) {
-    const int64_t capacity = 150, tokens = 83, size = h.kv_heads * capacity * h.head_dim;
-    const std::vector<float> q = Rounded(Floats(random, tokens * h.heads * h.head_dim));
-    const std::vector<float> keys = Rounded(Floats(random, size)), values = Rounded(Floats(random, size));
+  for (const Heads& h : {Heads{2, 2, 16}, Heads{4, 2, 48}, Heads{3, 1, 64}, Heads{2, 1, 96}, Heads{2, 1, 128}}) {
     for (const int64_t start : {int64_t{0}, int64_t{61}}) {
       for (const int64_t window : {int64_t{0}, int64_t{1}, int64_t{40}}) {
-        const ms_value_type type = kCacheTypes[(start + window) % 2];
-        const std::vector<float> k = CacheOf(keys, type), v = CacheOf(values, type);
-        std::vector<float> device = Like(q), host = device;
-        attention_mma(device.data(), q.data(), k.data(), v.data(), type, start, tokens, h.heads, h.kv_heads, h.head_dim,
-                      capacity, 0.4, window, nullptr);
-        cpu->ops.attention(context, host.data(), q.data(), k.data(), v.data(), type, start, tokens, h.heads, h.kv_heads,
-                           h.head_dim, capacity, 0.4, window);
-        // A probability is rounded to 2⁻⁹; with a window of 1 it is 1.
-        ExpectNear(device, host, window == 1 ? 1e-6 : 0x1p-9, "attention_mma", h.head_dim);
+        CompareTensorPrefill(random, h, kCacheTypes[(start + window) % 2], start, 83, window, 151);
       }
     }
+  }
+}
+
+// Heads enough for blocks of 128 queries.
+CASE(WideTensorPrefill, "attention on tensor cores of many heads, in blocks of more queries, is the CPU's") {
+  Random random{37};
+  CompareTensorPrefill(random, {132, 2, 16}, MS_BF16, 33, 41, 0, 75);
+  CompareTensorPrefill(random, {66, 2, 32}, MS_BF16, 150, 130, 70, 281);
+  CompareTensorPrefill(random, {132, 1, 80}, MS_BF16, 0, 35, 0, 35);
+  CompareTensorPrefill(random, {132, 33, 128}, MS_BF16, 70, 33, 80, 111);
+}
+
+CASE(ChunkedTensorPrefill, "a query's attention on tensor cores does not depend on the others of its call") {
+  Random random{38};
+  const int64_t heads = 66, hd = 16, tokens = 135, capacity = 180, start = 33;
+  const std::vector<float> q = Floats(random, tokens * heads * hd);
+  const std::vector<float> k = CacheOf(Floats(random, capacity * hd), MS_BF16),
+                           v = CacheOf(Floats(random, capacity * hd), MS_BF16);
+  for (const int64_t window : {int64_t{0}, int64_t{50}}) {
+    std::vector<float> whole = Like(q), parts = whole;
+    const auto attend = [&](std::vector<float>& out, int64_t first, int64_t count) {
+      const int64_t at = first * heads * hd;
+      attention_mma(out.data() + at, q.data() + at, k.data(), v.data(), MS_BF16, start + first, count, heads, 1, hd,
+                    capacity, 0.4, window, nullptr);
+    };
+    attend(whole, 0, tokens);
+    for (int64_t first = 0; first < tokens; first += 77) attend(parts, first, std::min<int64_t>(77, tokens - first));
+    ExpectSame(whole, parts, "chunks", window);
   }
 }
 
