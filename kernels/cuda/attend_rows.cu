@@ -1,27 +1,55 @@
-// Decoding: one token of each sequence against its own cache, the positions cut into splits of 256 keys that blocks of
-// their own attend to (flash-decoding), and joined by a second kernel.
+// Decoding: one token of each sequence against its own cache, the positions cut into splits that blocks of their own
+// attend to (flash-decoding), and joined by a second kernel. A split is 256 keys, or 128 or 64 where a row would have
+// too few blocks otherwise; it depends on the number of rows, the heads and the row's own position, so that a row's
+// result does not depend on the other rows, nor on the position that a graph was captured for.
 //
-// A key is read by 8 to 32 lanes in 16-byte loads, straight into registers, four keys at a time, for up to four query
-// heads of its kv-head. Bound by DRAM: 4·hd bytes a position and kv-head (bf16 caches; fp32: 8·hd), 4 or 5 shuffles and
-// 2·hd/16 or 2·hd/32 FMAs a lane and head. A row's result does not depend on the other rows.
+// A key is read by 8 to 32 lanes in 16-byte loads, straight into registers, four keys at a time, the next four before
+// these are used, for up to four query heads of its kv-head. Bound by DRAM: 4·hd bytes a position and kv-head (bf16
+// caches; fp32: 8·hd), 4 or 5 shuffles and 2·hd/16 or 2·hd/32 FMAs a lane and head; a block of 128 threads has 16 KiB
+// of keys and values under way while it computes.
 
-#include "cache.cuh"
-#include "reduce.cuh"
+#include "attend_split.cuh"
 
 namespace maskserve {
 namespace cuda {
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int kUnroll = 4;  // keys
+constexpr int kJoinWarps = 8;
+constexpr int kJoinUnroll = 4;  // splits
+// Blocks that a step is to have: two for each multiprocessor of an H100.
+constexpr int64_t kWantedBlocks = 264;
+constexpr int64_t kMostSplit = 256, kLeastSplit = 64;  // keys
 
 struct Decode {
   float *out, *q, *k, *partial;
   const float *v, *cos, *sin;
   const ms_cache_row* caches;
-  int64_t heads, kv_heads, head_dim, window, splits;
-  float scale;
+  int64_t heads, kv_heads, head_dim, window;
+  int64_t splits;  // most of a row
+  int64_t wanted;  // of a row
+  float scale;     // · log₂ e
 };
+
+// Keys of a split of a row that attends to `keys`: the most that leave `wanted` splits.
+inline __host__ __device__ int64_t SplitOf(int64_t keys, int64_t wanted) {
+  int64_t split = kMostSplit;
+  while (split > kLeastSplit && CeilDiv(keys, split) < wanted) split /= 2;
+  return split;
+}
+// At least the splits of a row that attends to `keys` or fewer. Splits of less than kMostSplit are for rows that twice
+// as large ones would leave fewer than `wanted`.
+int64_t MostSplits(int64_t keys, int64_t wanted) {
+  return Max(CeilDiv(keys, kMostSplit), Min(CeilDiv(keys, kLeastSplit), 2 * (wanted - 1)));
+}
+
+// What a row attends to.
+struct Span {
+  int64_t lowest, keys, split;
+};
+MS_DEVICE Span SpanOf(const Decode& p, int64_t position) {
+  const int64_t lowest = p.window > 0 ? Max<int64_t>(0, position - p.window + 1) : 0, keys = position + 1 - lowest;
+  return {lowest, keys, SplitOf(keys, p.wanted)};
+}
 
 // A thread a pair of a head of q or k: rotates it, and writes k and v to the row's caches.
 template <typename T>
@@ -47,94 +75,19 @@ __global__ void __launch_bounds__(256) RotateAndStore(Decode p) {
   Store(values + to + half, v[half]);
 }
 
-MS_DEVICE float4 Zero4() {
-  return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+// What a block leaves of a head and split: hd sums, then the largest score and the total, by four.
+inline __host__ __device__ int64_t PartialFloats(int64_t head_dim) {
+  return head_dim + 4;
 }
-MS_DEVICE float Dot4(const float4& a, const float4& b, float sum) {
-  return fmaf(a.x, b.x, fmaf(a.y, b.y, fmaf(a.z, b.z, fmaf(a.w, b.w, sum))));
-}
-MS_DEVICE float4 Fma4(float w, const float4& v, const float4& sum) {
-  return make_float4(fmaf(w, v.x, sum.x), fmaf(w, v.y, sum.y), fmaf(w, v.z, sum.z), fmaf(w, v.w, sum.w));
-}
-MS_DEVICE float4 Scale4(const float4& v, float by) {
-  return make_float4(v.x * by, v.y * by, v.z * by, v.w * by);
-}
-
-// One head's running softmax in the lanes of a key: Σ exp(s − largest) v, Σ exp(s − largest).
-template <int kVectors>
-struct Running {
-  float largest, total;
-  float4 sum[kVectors];
-};
-
-// What a block leaves of a head and split: hd sums, then the largest score and the total.
 MS_DEVICE float* PartialOf(const Decode& p, int64_t row, int64_t head, int64_t split) {
-  return p.partial + ((row * p.heads + head) * p.splits + split) * (p.head_dim + 2);
+  return p.partial + ((row * p.heads + head) * p.splits + split) * PartialFloats(p.head_dim);
 }
-
-// A lane's columns of a row, kVectors · 4 from `first` on, as they lie in memory; zeros where there is no row.
-template <typename T, int kVectors>
-MS_DEVICE void LoadColumns(typename CacheFour<T>::Type (&to)[kVectors], const T* row, int64_t first, int64_t head_dim) {
-  typedef typename CacheFour<T>::Type Four;
-  if constexpr (sizeof(T) == 2 && kVectors == 2) {
-    if (head_dim % 8 == 0) {
-      const bool there = row != nullptr && first < head_dim;
-      const uint4 both = there ? *reinterpret_cast<const uint4*>(row + first) : uint4{};
-      to[0] = {both.x, both.y};
-      to[1] = {both.z, both.w};
-      return;
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < kVectors; ++i) {
-    const bool there = row != nullptr && first + 4 * i < head_dim;
-    to[i] = there ? *reinterpret_cast<const Four*>(row + first + 4 * i) : Four{};
-  }
-}
-
-// kLanes lanes a key of T, kVectors · 4 columns a lane; kHeads query heads of the kv-head.
-template <typename T, int kLanes, int kVectors, int kHeads>
-struct SplitAttention {
-  static constexpr int kKeys = kThreads / kLanes;  // at once
-  typedef Running<kVectors> State;
-  typedef typename CacheFour<T>::Type Four;
-
-  // Four keys join each head's softmax; keys that are not attended to have no row.
-  MS_METHOD void Join(State (&states)[kHeads], const float4 (&q)[kHeads][kVectors], const Four (&k)[kUnroll][kVectors],
-                      const Four (&v)[kUnroll][kVectors], const bool (&there)[kUnroll], float scale) {
-#pragma unroll
-    for (int h = 0; h < kHeads; ++h) {
-      float score[kUnroll], most = states[h].largest;
-#pragma unroll
-      for (int j = 0; j < kUnroll; ++j) {
-        float sum = 0;
-#pragma unroll
-        for (int i = 0; i < kVectors; ++i) sum = Dot4(q[h][i], Widened(k[j][i]), sum);
-        sum = WarpSum<kLanes>(sum);
-        score[j] = there[j] ? sum * scale : -INFINITY;
-        most = fmaxf(most, score[j]);
-      }
-      const float base = most == -INFINITY ? 0.0f : most, shrink = expf(states[h].largest - base);
-      states[h].largest = most;
-      states[h].total *= shrink;
-#pragma unroll
-      for (int i = 0; i < kVectors; ++i) states[h].sum[i] = Scale4(states[h].sum[i], shrink);
-#pragma unroll
-      for (int j = 0; j < kUnroll; ++j) {
-        const float e = expf(score[j] - base);
-        states[h].total += e;
-#pragma unroll
-        for (int i = 0; i < kVectors; ++i) states[h].sum[i] = Fma4(e, Widened(v[j][i]), states[h].sum[i]);
-      }
-    }
-  }
-};
 
 // Grid: splits, kv-heads · chunks of kHeads query heads, rows.
-template <typename T, int kLanes, int kVectors, int kHeads>
-__global__ void __launch_bounds__(kThreads) AttendSplit(Decode p) {
-  typedef SplitAttention<T, kLanes, kVectors, kHeads> Split;
-  constexpr int kKeys = Split::kKeys, kColumns = 4 * kLanes * kVectors;
+template <typename T, int kLanes, int kVectors, int kHeads, bool kWide>
+__global__ void __launch_bounds__(kAttendThreads) AttendSplit(Decode p) {
+  typedef SplitAttention<T, kLanes, kVectors, kHeads, kWide> Split;
+  constexpr int kKeys = Split::kKeys, kStep = kKeys * kUnroll, kColumns = 4 * kLanes * kVectors;
   // Stored by four: what is only declared as floats may begin at any multiple of 4 bytes.
   alignas(16) __shared__ float sums[kKeys][kHeads][kColumns];
   __shared__ float largest[kKeys][kHeads], totals[kKeys][kHeads];
@@ -143,8 +96,9 @@ __global__ void __launch_bounds__(kThreads) AttendSplit(Decode p) {
   const int64_t first_head = kv * group + blockIdx.y % chunks * kHeads;
   const int64_t heads = Min<int64_t>(kHeads, (kv + 1) * group - first_head);
   const ms_cache_row cache = p.caches[row];
-  const int64_t lowest = p.window > 0 ? Max<int64_t>(0, cache.position - p.window + 1) : 0;
-  const int64_t begin = Max(lowest, split * kAttendSplit), end = Min(cache.position + 1, (split + 1) * kAttendSplit);
+  const Span span = SpanOf(p, cache.position);
+  const int64_t begin = split * span.split;
+  if (begin >= span.keys) return;
   const int lane = static_cast<int>(threadIdx.x) % kLanes, mine = static_cast<int>(threadIdx.x) / kLanes;
   const int first = 4 * kVectors * lane;
 
@@ -153,25 +107,33 @@ __global__ void __launch_bounds__(kThreads) AttendSplit(Decode p) {
 #pragma unroll
   for (int h = 0; h < kHeads; ++h) {
     const int64_t head = first_head + Min<int64_t>(h, heads - 1);
-    LoadColumns(q[h], p.q + (row * p.heads + head) * p.head_dim, first, p.head_dim);
-    states[h].largest = -INFINITY;
-    states[h].total = 0;
+    const float* of_head = p.q + (row * p.heads + head) * p.head_dim;
 #pragma unroll
-    for (int i = 0; i < kVectors; ++i) states[h].sum[i] = Zero4();
-  }
-  const T *keys = static_cast<const T*>(cache.keys) + kv * cache.capacity * p.head_dim,
-          *values = static_cast<const T*>(cache.values) + kv * cache.capacity * p.head_dim;
-  for (int64_t at = begin; at < end; at += kKeys * kUnroll) {
-    typename Split::Four k[kUnroll][kVectors], v[kUnroll][kVectors];
-    bool there[kUnroll];
-#pragma unroll
-    for (int j = 0; j < kUnroll; ++j) {
-      const int64_t key = at + mine + kKeys * j;
-      there[j] = key < end;
-      LoadColumns(k[j], there[j] ? keys + key * p.head_dim : nullptr, first, p.head_dim);
-      LoadColumns(v[j], there[j] ? values + key * p.head_dim : nullptr, first, p.head_dim);
+    for (int i = 0; i < kVectors; ++i) {
+      const int d = first + 4 * i;
+      q[h][i] = d < p.head_dim ? *reinterpret_cast<const float4*>(of_head + d) : Zero4();
     }
-    Split::Join(states, q, k, v, there, p.scale);
+    Clear(states[h]);
+  }
+  // A lane that has no columns reads others, which count for nothing: its queries are zeros, nobody reads its sums.
+  const int64_t at = (kv * cache.capacity + span.lowest + begin) * p.head_dim + (first < p.head_dim ? first : 0);
+  typename Split::Rows keys = {static_cast<const T*>(cache.keys) + at, static_cast<int>(p.head_dim),
+                               first + 4 < p.head_dim ? 4 : 0, mine,
+                               static_cast<int>(Min(span.split, span.keys - begin))};
+  typename Split::Rows values = keys;
+  values.data = static_cast<const T*>(cache.values) + at;
+  typename Split::Columns k, v;
+  Split::Load(k, keys, 0);
+  Split::Load(v, values, 0);
+  // All lanes of a warp go as often, for their shuffles. The next keys are on their way while values are summed, the
+  // next values while keys are scored.
+  for (int done = 0; done < keys.count;) {
+    float scores[kHeads][kUnroll];
+    Split::Score(scores, q, k, keys.count - mine - done, p.scale);
+    done += kStep;
+    if (done < keys.count) Split::Load(k, keys, done);
+    Split::Join(states, scores, v);
+    if (done < keys.count) Split::Load(v, values, done);
   }
 #pragma unroll
   for (int h = 0; h < kHeads; ++h) {
@@ -185,13 +147,13 @@ __global__ void __launch_bounds__(kThreads) AttendSplit(Decode p) {
     }
   }
   __syncthreads();
-  for (int64_t i = threadIdx.x; i < heads * p.head_dim; i += kThreads) {
+  for (int64_t i = threadIdx.x; i < heads * p.head_dim; i += kAttendThreads) {
     const int h = static_cast<int>(i / p.head_dim), d = static_cast<int>(i % p.head_dim);
     float most = -INFINITY, sum = 0, total = 0;
     for (int key = 0; key < kKeys; ++key) most = fmaxf(most, largest[key][h]);
-    const float base = most == -INFINITY ? 0.0f : most;
+    const float base = BaseOf(most);
     for (int key = 0; key < kKeys; ++key) {
-      const float shrink = expf(largest[key][h] - base);
+      const float shrink = Exp2(largest[key][h] - base);
       sum = fmaf(shrink, sums[key][h][d], sum);
       total = fmaf(shrink, totals[key][h], total);
     }
@@ -204,67 +166,127 @@ __global__ void __launch_bounds__(kThreads) AttendSplit(Decode p) {
   }
 }
 
-// A block a head of a row.
-__global__ void __launch_bounds__(kThreads) JoinSplits(Decode p) {
-  const int64_t head = blockIdx.x, row = blockIdx.y, step = p.head_dim + 2;
-  const float* partial = PartialOf(p, row, head, 0);
-  float most = -INFINITY;
-  for (int64_t s = 0; s < p.splits; ++s) most = fmaxf(most, partial[s * step + p.head_dim]);
-  for (int64_t d = threadIdx.x; d < p.head_dim; d += kThreads) {
-    float sum = 0, total = 0;
-    for (int64_t s = 0; s < p.splits; ++s) {
-      const float shrink = expf(partial[s * step + p.head_dim] - most);
-      sum = fmaf(shrink, partial[s * step + d], sum);
-      total = fmaf(shrink, partial[s * step + p.head_dim + 1], total);
+// A block a head of a row; a warp every eighth split, a lane every 32nd vector of four columns.
+__global__ void __launch_bounds__(kJoinWarps* kWarp) JoinSplits(Decode p) {
+  constexpr int kVectors = kMaxHeadDim / 4 / kWarp;
+  alignas(16) __shared__ float sums[kJoinWarps][kMaxHeadDim];
+  __shared__ float largest[kJoinWarps], totals[kJoinWarps];
+  const int64_t head = blockIdx.x, row = blockIdx.y;
+  const Span span = SpanOf(p, p.caches[row].position);
+  const int splits = static_cast<int>(CeilDiv(span.keys, span.split)), dims = static_cast<int>(p.head_dim);
+  const int warp = WarpOfBlock();
+  Running<kVectors> state;
+  Clear(state);
+  for (int first = warp; first < splits; first += kJoinWarps * kJoinUnroll) {
+    Running<kVectors> parts[kJoinUnroll];
+    float most = state.largest;
+#pragma unroll
+    for (int j = 0; j < kJoinUnroll; ++j) {
+      const int split = first + kJoinWarps * j;
+      Clear(parts[j]);
+      if (split >= splits) continue;
+      const float* partial = PartialOf(p, row, head, split);
+      parts[j].largest = partial[dims];
+      parts[j].total = partial[dims + 1];
+#pragma unroll
+      for (int i = 0; i < kVectors; ++i) {
+        const int d = 4 * (Lane() + kWarp * i);
+        if (d < dims) parts[j].sum[i] = *reinterpret_cast<const float4*>(partial + d);
+      }
     }
-    p.out[(row * p.heads + head) * p.head_dim + d] = sum / total;
+#pragma unroll
+    for (int j = 0; j < kJoinUnroll; ++j) most = fmaxf(most, parts[j].largest);
+    Rescale(state, most);
+#pragma unroll
+    for (int j = 0; j < kJoinUnroll; ++j) Add(state, parts[j]);
   }
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) {
+    *reinterpret_cast<float4*>(&sums[warp][4 * (Lane() + kWarp * i)]) = state.sum[i];
+  }
+  if (Lane() == 0) {
+    largest[warp] = state.largest;
+    totals[warp] = state.total;
+  }
+  __syncthreads();
+  const int d = static_cast<int>(threadIdx.x);
+  if (d >= dims) return;
+  float most = -INFINITY, sum = 0, total = 0;
+  for (int w = 0; w < kJoinWarps; ++w) most = fmaxf(most, largest[w]);
+  for (int w = 0; w < kJoinWarps; ++w) {
+    const float shrink = Exp2(largest[w] - BaseOf(most));
+    sum = fmaf(shrink, sums[w][d], sum);
+    total = fmaf(shrink, totals[w], total);
+  }
+  p.out[(row * p.heads + head) * p.head_dim + d] = sum / total;
 }
 
-template <typename T, int kLanes, int kVectors, int kHeads>
+// Heads of a kv-head that a block takes.
+int64_t HeadsOfBlock(int64_t heads, int64_t kv_heads) {
+  return heads == kv_heads ? 1 : 4;
+}
+int64_t ChunksOf(int64_t heads, int64_t kv_heads) {
+  return CeilDiv(heads / kv_heads, HeadsOfBlock(heads, kv_heads));
+}
+// Splits that a row is to have.
+int64_t WantedSplits(int64_t rows, int64_t heads, int64_t kv_heads) {
+  return CeilDiv(kWantedBlocks, rows * kv_heads * ChunksOf(heads, kv_heads));
+}
+int64_t SplitsOf(int64_t rows, int64_t heads, int64_t kv_heads, int64_t keys) {
+  return MostSplits(keys, WantedSplits(rows, heads, kv_heads));
+}
+
+template <typename T, int kLanes, int kVectors, int kHeads, bool kWide>
 void LaunchSplits(const Decode& p, int64_t rows, cudaStream_t stream) {
-  const int64_t chunks = CeilDiv<int64_t>(p.heads / p.kv_heads, kHeads);
-  const dim3 grid(static_cast<unsigned>(p.splits), static_cast<unsigned>(p.kv_heads * chunks),
+  const dim3 grid(static_cast<unsigned>(p.splits), static_cast<unsigned>(p.kv_heads * ChunksOf(p.heads, p.kv_heads)),
                   static_cast<unsigned>(rows));
-  Launch(AttendSplit<T, kLanes, kVectors, kHeads>, grid, kThreads, 0, stream, p);
+  Launch(AttendSplit<T, kLanes, kVectors, kHeads, kWide>, grid, kAttendThreads, 0, stream, p);
 }
 
-template <typename T, int kLanes, int kVectors>
+template <typename T, int kLanes, int kVectors, bool kWide>
 void LaunchHeads(const Decode& p, int64_t rows, cudaStream_t stream) {
-  if (p.heads == p.kv_heads)
-    LaunchSplits<T, kLanes, kVectors, 1>(p, rows, stream);
+  if (HeadsOfBlock(p.heads, p.kv_heads) == 1)
+    LaunchSplits<T, kLanes, kVectors, 1, kWide>(p, rows, stream);
   else
-    LaunchSplits<T, kLanes, kVectors, 4>(p, rows, stream);
+    LaunchSplits<T, kLanes, kVectors, 4, kWide>(p, rows, stream);
 }
 
-// A lane has 16 bytes of a key; 32 of fp32 beyond hd 128.
-template <typename T>
+template <typename T, int kVectors, bool kWide>
 void LaunchLanes(const Decode& p, int64_t rows, cudaStream_t stream) {
-  constexpr int kVectors = 4 / sizeof(T);
   if (p.head_dim <= 32 * kVectors)
-    LaunchHeads<T, 8, kVectors>(p, rows, stream);
+    LaunchHeads<T, 8, kVectors, kWide>(p, rows, stream);
   else if (p.head_dim <= 64 * kVectors)
-    LaunchHeads<T, 16, kVectors>(p, rows, stream);
-  else if (p.head_dim <= 128 * kVectors)
-    LaunchHeads<T, 32, kVectors>(p, rows, stream);
+    LaunchHeads<T, 16, kVectors, kWide>(p, rows, stream);
   else
-    LaunchHeads<T, 32, 2>(p, rows, stream);
+    LaunchHeads<T, 32, kVectors, kWide>(p, rows, stream);
 }
 
-int64_t SplitsOf(int64_t max_position) {
-  return CeilDiv(max_position + 1, kAttendSplit);
+// A lane has 16 bytes of a key where they are aligned to that; 32 of fp32 beyond hd 128.
+template <typename T>
+void LaunchWidth(const Decode& p, int64_t rows, cudaStream_t stream) {
+  if constexpr (sizeof(T) == 2) {
+    if (p.head_dim % 8 == 0) return LaunchLanes<T, 2, true>(p, rows, stream);
+  }
+  if (p.head_dim <= 128)
+    LaunchLanes<T, 1, false>(p, rows, stream);
+  else
+    LaunchHeads<T, 32, 2, false>(p, rows, stream);
 }
 
 }  // namespace
 
-size_t attend_rows_workspace(int64_t rows, int64_t heads, int64_t head_dim, int64_t max_position) {
-  return static_cast<size_t>(rows * heads * SplitsOf(max_position) * (head_dim + 2)) * sizeof(float);
+size_t attend_rows_workspace(int64_t rows, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t max_position) {
+  if (rows == 0) return 0;
+  const int64_t splits = SplitsOf(rows, heads, kv_heads, max_position + 1);
+  return static_cast<size_t>(rows * heads * splits * PartialFloats(head_dim)) * sizeof(float);
 }
 
 void attend_rows(float* out, float* q, float* k, const float* v, const float* cos, const float* sin,
                  const ms_cache_row* caches, ms_value_type type, int64_t rows, int64_t heads, int64_t kv_heads,
                  int64_t head_dim, double scale, int64_t window, int64_t max_position, void* workspace,
                  cudaStream_t stream) {
+  if (rows == 0) return;
+  const int64_t keys = window > 0 ? Min(window, max_position + 1) : max_position + 1;
   const Decode p = {out,
                     q,
                     k,
@@ -277,15 +299,16 @@ void attend_rows(float* out, float* q, float* k, const float* v, const float* co
                     kv_heads,
                     head_dim,
                     window,
-                    SplitsOf(max_position),
-                    static_cast<float>(scale)};
+                    SplitsOf(rows, heads, kv_heads, keys),
+                    WantedSplits(rows, heads, kv_heads),
+                    static_cast<float>(scale) * kLog2e};
   const unsigned all = static_cast<unsigned>(rows);
   WithCacheType(type, [&](auto element) {
     typedef decltype(element) T;
     Launch(RotateAndStore<T>, dim3(Blocks((heads + kv_heads) * head_dim / 2, 256), all), 256, 0, stream, p);
-    LaunchLanes<T>(p, rows, stream);
+    LaunchWidth<T>(p, rows, stream);
   });
-  Launch(JoinSplits, dim3(static_cast<unsigned>(heads), all), kThreads, 0, stream, p);
+  Launch(JoinSplits, dim3(static_cast<unsigned>(heads), all), kJoinWarps * kWarp, 0, stream, p);
 }
 
 }  // namespace cuda

@@ -17,7 +17,6 @@ namespace {
 constexpr int kKeys = 64;
 // Fewer blocks than this, the multiprocessors of an H100, are made twice as many.
 constexpr int64_t kFewBlocks = 132;
-constexpr float kLog2e = 1.44269504f;
 
 // T: of keys and values.
 template <typename T>

@@ -178,6 +178,7 @@ MS_DEVICE float FloatOfF16(uint16_t bits) {
   return __uint_as_float(sign | __float_as_uint(__uint_as_float(rest) * 0x1p112f));
 #endif
 }
+constexpr float kLog2e = 1.44269504f;
 // 2ˣ to two units in the last place; +0 for minus infinity, and where the result would be subnormal.
 MS_DEVICE float Exp2(float x) {
 #if defined(__CUDACC__)

@@ -122,10 +122,10 @@ void attention_mma(float* out, const float* q, const void* k_cache, const void* 
 /* Decoding: a token of each of `rows` sequences. q (rows, H, hd) and k (rows, KV, hd) are rotated in place at
  * caches[r].position, k and v are written there, and row r attends to its own caches. `max_position`: at least the
  * largest position, and all that the grid depends on (a graph may be captured with a larger one, such as the capacity
- * of its bucket): the positions themselves are read on the device. The positions are cut into splits of kAttendSplit
- * keys, each attended by a block of its own; a second kernel joins them. */
-constexpr int64_t kAttendSplit = 256;
-size_t attend_rows_workspace(int64_t rows, int64_t heads, int64_t head_dim, int64_t max_position);
+ * of its bucket): the positions themselves are read on the device. Each row's positions are cut into splits of 64 to
+ * 256 keys, by its own position, the rows and the heads, each attended by a block of its own; a second kernel joins
+ * them. */
+size_t attend_rows_workspace(int64_t rows, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t max_position);
 void attend_rows(float* out, float* q, float* k, const float* v, const float* cos, const float* sin,
                  const ms_cache_row* caches, ms_value_type type, int64_t rows, int64_t heads, int64_t kv_heads,
                  int64_t head_dim, double scale, int64_t window, int64_t max_position, void* workspace,

@@ -102,7 +102,7 @@ ms_status AttendRows(ms_context* ctx, float* out, float* q, float* k, const floa
         op.UploadRows(host_rows, rows, kv_heads * head_dim * static_cast<int64_t>(ElementBytes(type)), &last);
     // As much as the next step needs where it is recorded: then there is no more to be had.
     const int64_t most = ctx->recording != nullptr ? last : RecordedPosition(last + 1);
-    void* workspace = op.TakeBytes(attend_rows_workspace(rows, heads, head_dim, most));
+    void* workspace = op.TakeBytes(attend_rows_workspace(rows, heads, kv_heads, head_dim, most));
     attend_rows(out, q, k, v, cos, sin, caches, type, rows, heads, kv_heads, head_dim, scale, window, last, workspace,
                 op.stream());
   });

@@ -1,6 +1,7 @@
 // The forward pass between the products: elements, normalisation, positions, attention, against the CPU backend.
 
 #include <algorithm>
+#include <cstddef>
 
 #include "cases.h"
 
@@ -253,36 +254,60 @@ struct Batch {
   }
 };
 
-CASE(Decode, "a token of each sequence attends to its own cache as on the CPU") {
+// attend_rows of some rows on both sides; the outputs of the device.
+std::vector<float> CompareDecode(const Heads& h, const std::vector<int64_t>& positions, int64_t capacity,
+                                 ms_value_type type, int64_t window, int64_t max_position) {
   Random random{35};
+  const int64_t rows = static_cast<int64_t>(positions.size());
+  const std::vector<float> cos = Floats(random, capacity * h.head_dim / 2),
+                           sin = Floats(random, capacity * h.head_dim / 2);
+  const std::vector<float> v = Floats(random, rows * h.kv_heads * h.head_dim);
+  std::vector<float> q_device = Floats(random, rows * h.heads * h.head_dim), q_host = q_device;
+  std::vector<float> k_device = Floats(random, rows * h.kv_heads * h.head_dim), k_host = k_device;
+  Batch device(random, h, positions, capacity, type), host(random, h, positions, capacity, type);
+  std::vector<float> out = Like(q_device), out_host = out;
+  std::vector<float> workspace(attend_rows_workspace(rows, h.heads, h.kv_heads, h.head_dim, max_position) /
+                               sizeof(float));
+  attend_rows(out.data(), q_device.data(), k_device.data(), v.data(), cos.data(), sin.data(), device.rows.data(), type,
+              rows, h.heads, h.kv_heads, h.head_dim, 0.4, window, max_position, workspace.data(), nullptr);
+  cpu->ops.attend_rows(context, out_host.data(), q_host.data(), k_host.data(), v.data(), cos.data(), sin.data(),
+                       host.rows.data(), type, rows, h.heads, h.kv_heads, h.head_dim, 0.4, window);
+  ExpectNear(q_device, q_host, kRounding, "q", h.head_dim);
+  ExpectNear(k_device, k_host, kRounding, "k", h.head_dim);
+  ExpectNear(out, out_host, type == MS_BF16 ? kQueryInParts : kRounding, "attend_rows", h.head_dim);
+  for (size_t r = 0; r < positions.size(); ++r) {
+    ExpectNear(device.keys[r], host.keys[r], kRounding, "keys", positions[r]);
+    ExpectSame(device.values[r], host.values[r], "values", positions[r]);
+  }
+  return out;
+}
+
+CASE(Decode, "a token of each sequence attends to its own cache as on the CPU") {
   for (const Heads& h : kHeads) {
-    const std::vector<int64_t> positions = {0, 5, 255, 256, 600};
-    const int64_t capacity = 610, rows = static_cast<int64_t>(positions.size());
-    const std::vector<float> cos = Floats(random, capacity * h.head_dim / 2),
-                             sin = Floats(random, capacity * h.head_dim / 2);
-    const std::vector<float> q = Floats(random, rows * h.heads * h.head_dim);
-    const std::vector<float> k = Floats(random, rows * h.kv_heads * h.head_dim),
-                             v = Floats(random, static_cast<int64_t>(k.size()));
-    const auto compare = [&](ms_value_type type, int64_t window) {
-      Batch device(random, h, positions, capacity, type), host(random, h, positions, capacity, type);
-      std::vector<float> q_device = q, q_host = q, k_device = k, k_host = k, out = Like(q), out_host = out;
-      std::vector<float> workspace(attend_rows_workspace(rows, h.heads, h.head_dim, capacity - 1) / sizeof(float));
-      attend_rows(out.data(), q_device.data(), k_device.data(), v.data(), cos.data(), sin.data(), device.rows.data(),
-                  type, rows, h.heads, h.kv_heads, h.head_dim, 0.4, window, capacity - 1, workspace.data(), nullptr);
-      cpu->ops.attend_rows(context, out_host.data(), q_host.data(), k_host.data(), v.data(), cos.data(), sin.data(),
-                           host.rows.data(), type, rows, h.heads, h.kv_heads, h.head_dim, 0.4, window);
-      ExpectNear(q_device, q_host, kRounding, "q", h.head_dim);
-      ExpectNear(k_device, k_host, kRounding, "k", h.head_dim);
-      ExpectNear(out, out_host, type == MS_BF16 ? kQueryInParts : kRounding, "attend_rows", h.head_dim);
-      for (size_t r = 0; r < positions.size(); ++r) {
-        ExpectNear(device.keys[r], host.keys[r], kRounding, "keys", positions[r]);
-        ExpectSame(device.values[r], host.values[r], "values", positions[r]);
-      }
-    };
     for (const ms_value_type type : kCacheTypes) {
-      compare(type, 0);
-      compare(type, 100);
+      for (const int64_t window : {0, 100}) CompareDecode(h, {0, 5, 255, 256, 600}, 611, type, window, 610);
     }
+  }
+}
+
+// 5 · 66 and 5 · 27 blocks a split: none need more than 256 keys, and 128; one head of one row: 64, and more splits
+// than are joined at once.
+CASE(DecodeSplits, "splits of every length, and many of them, give the CPU's attention") {
+  for (const int64_t heads : {66, 27}) {
+    CompareDecode({heads, heads, 16}, {0, 127, 128, 256, 517}, 520, MS_BF16, 0, 519);
+    CompareDecode({heads, heads, 16}, {3, 255, 257, 300, 513}, 515, MS_F32, 140, 514);
+  }
+  for (const int64_t window : {0, 2100}) CompareDecode({3, 1, 32}, {2200}, 2203, MS_BF16, window, 2200);
+}
+
+CASE(DecodeAlone, "a row's attention depends neither on the other rows nor on the largest position expected") {
+  const Heads h = {8, 2, 32};
+  const size_t row = static_cast<size_t>(h.heads * h.head_dim);
+  for (const int64_t window : {0, 300}) {
+    const std::vector<float> a = CompareDecode(h, {700, 3}, 1100, MS_BF16, window, 700);
+    const std::vector<float> b = CompareDecode(h, {700, 1000}, 1100, MS_BF16, window, 1023);
+    ExpectSame(std::vector<float>(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(row)),
+               std::vector<float>(b.begin(), b.begin() + static_cast<std::ptrdiff_t>(row)), "a row", window);
   }
 }
 
