@@ -56,6 +56,8 @@ template <typename T>
 __global__ void __launch_bounds__(256) RotateAndStore(Decode p) {
   const int64_t half = p.head_dim / 2, i = GlobalIndex(), row = blockIdx.y;
   const int64_t head = i / half, element = i % half;
+  LetNextBegin();
+  AwaitFront();
   if (head >= p.heads + p.kv_heads) return;
   const ms_cache_row cache = p.caches[row];
   const float c = p.cos[cache.position * half + element], s = p.sin[cache.position * half + element];
@@ -95,6 +97,8 @@ __global__ void __launch_bounds__(kAttendThreads) AttendSplit(Decode p) {
   const int64_t chunks = CeilDiv<int64_t>(group, kHeads), kv = blockIdx.y / chunks;
   const int64_t first_head = kv * group + blockIdx.y % chunks * kHeads;
   const int64_t heads = Min<int64_t>(kHeads, (kv + 1) * group - first_head);
+  LetNextBegin();
+  AwaitFront();
   const ms_cache_row cache = p.caches[row];
   const Span span = SpanOf(p, cache.position);
   const int64_t begin = split * span.split;
@@ -172,6 +176,8 @@ __global__ void __launch_bounds__(kJoinWarps* kWarp) JoinSplits(Decode p) {
   alignas(16) __shared__ float sums[kJoinWarps][kMaxHeadDim];
   __shared__ float largest[kJoinWarps], totals[kJoinWarps];
   const int64_t head = blockIdx.x, row = blockIdx.y;
+  LetNextBegin();
+  AwaitFront();
   const Span span = SpanOf(p, p.caches[row].position);
   const int splits = static_cast<int>(CeilDiv(span.keys, span.split)), dims = static_cast<int>(p.head_dim);
   const int warp = WarpOfBlock();
@@ -240,7 +246,7 @@ template <typename T, int kLanes, int kVectors, int kHeads, bool kWide>
 void LaunchSplits(const Decode& p, int64_t rows, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(p.splits), static_cast<unsigned>(p.kv_heads * ChunksOf(p.heads, p.kv_heads)),
                   static_cast<unsigned>(rows));
-  Launch(AttendSplit<T, kLanes, kVectors, kHeads, kWide>, grid, kAttendThreads, 0, stream, p);
+  LaunchOverlapped(AttendSplit<T, kLanes, kVectors, kHeads, kWide>, grid, kAttendThreads, 0, stream, p);
 }
 
 template <typename T, int kLanes, int kVectors, bool kWide>
@@ -305,10 +311,10 @@ void attend_rows(float* out, float* q, float* k, const float* v, const float* co
   const unsigned all = static_cast<unsigned>(rows);
   WithCacheType(type, [&](auto element) {
     typedef decltype(element) T;
-    Launch(RotateAndStore<T>, dim3(Blocks((heads + kv_heads) * head_dim / 2, 256), all), 256, 0, stream, p);
+    LaunchOverlapped(RotateAndStore<T>, dim3(Blocks((heads + kv_heads) * head_dim / 2, 256), all), 256, 0, stream, p);
     LaunchWidth<T>(p, rows, stream);
   });
-  Launch(JoinSplits, dim3(static_cast<unsigned>(heads), all), kJoinWarps * kWarp, 0, stream, p);
+  LaunchOverlapped(JoinSplits, dim3(static_cast<unsigned>(heads), all), kJoinWarps * kWarp, 0, stream, p);
 }
 
 }  // namespace cuda
