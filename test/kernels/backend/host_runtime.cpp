@@ -44,8 +44,14 @@ struct CUgraphExec_st {
   Works nodes;
 };
 struct CUevent_st {
-  Stream* stream = nullptr;  // where it was recorded last and is still to come
-  std::chrono::steady_clock::time_point at;
+  Stream* stream = nullptr;  // where it was recorded last
+  uint64_t recorded = 0;     // how often
+  // What streams still have of it when it is gone.
+  struct Passed {
+    uint64_t count = 0;
+    std::chrono::steady_clock::time_point at;
+  };
+  std::shared_ptr<Passed> passed = std::make_shared<Passed>();
 };
 
 namespace {
@@ -251,21 +257,37 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const Turn turn(one_at_a_time);
   event->stream = &Of(stream);
-  Of(stream).Put([event] {
-    event->at = std::chrono::steady_clock::now();
-    event->stream = nullptr;
-  });
+  const uint64_t recorded = ++event->recorded;
+  Of(stream).Put([passed = event->passed, recorded] { *passed = {recorded, std::chrono::steady_clock::now()}; });
   return cudaSuccess;
 }
 
+namespace {
+
+// Works until it has passed as often as it has been recorded when this is called, whatever is recorded later.
+std::function<void()> WaitFor(cudaEvent_t event) {
+  return [stream = event->stream, passed = event->passed, recorded = event->recorded] {
+    const auto there = [&] { return passed->count >= recorded; };
+    if (!there()) stream->Work(there);
+  };
+}
+
+}  // namespace
+
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   const Turn turn(one_at_a_time);
-  if (event != nullptr && event->stream != nullptr) event->stream->Work([event] { return event->stream == nullptr; });
+  if (event != nullptr) WaitFor(event)();
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  const Turn turn(one_at_a_time);
+  Of(stream).Put(WaitFor(event));
   return cudaSuccess;
 }
 
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t from, cudaEvent_t to) {
-  *ms = std::chrono::duration<float, std::milli>(to->at - from->at).count();
+  *ms = std::chrono::duration<float, std::milli>(to->passed->at - from->passed->at).count();
   return cudaSuccess;
 }
 
