@@ -2,6 +2,8 @@
 
 export interface ByteSource {
   readonly byteLength: number;
+  /** The open file whose bytes these are, for native code that reads it by itself. */
+  readonly descriptor?: number;
   /** Exactly `length` bytes from `offset`, which is inside. The result is valid until the next call. */
   read(offset: number, length: number): Uint8Array;
 }

@@ -1,5 +1,11 @@
 /** Neighbouring chunks of symbols (FORMAT.md §8.2) as native coders take them: the tensors that they hold something of, and where they begin. */
-import { CHUNK_CHECKSUM, CHUNK_OK, type CodedChunks, type CodedTensor } from '../kernels/codec-types.js';
+import {
+  CHUNK_CHECKSUM,
+  CHUNK_OK,
+  type CodedChunks,
+  type CodedTensor,
+  type FileChunks,
+} from '../kernels/codec-types.js';
 import { overrun, type ChunkSource } from './chunk-source.js';
 import type { Container } from './container.js';
 import type { DecoderInputs } from './decoder-inputs.js';
@@ -57,12 +63,15 @@ export class DenseRuns {
     return this.chunks.run(first, last);
   }
 
-  /** Throws CodecError `chunk-checksum`, `symbol-overrun` for the first chunk that is not sound. */
-  check({ payload, lengths, statuses }: CodedChunks, first: number): void {
+  readInPlace(first: number, last: number): CodedChunks | FileChunks {
+    return this.chunks.runInPlace(first, last);
+  }
+
+  /** Throws CodecError `chunk-checksum`, `symbol-overrun` for the first chunk that is not sound; as reading it, where that fails. */
+  check({ statuses }: Pick<CodedChunks, 'statuses'>, first: number): void {
     const bad = statuses.findIndex((status) => status !== CHUNK_OK);
     if (bad < 0) return;
-    const at = lengths.subarray(0, bad).reduce((sum, length) => sum + length, 0);
-    const bytes = payload.slice(at, at + (lengths[bad] ?? 0));
+    const bytes = this.chunks.raw(first + bad);
     throw statuses[bad] === CHUNK_CHECKSUM
       ? this.chunks.badChecksum(first + bad, bytes)
       : overrun(first + bad, bytes.length);

@@ -1,6 +1,6 @@
 /**
  * Chunks straight to compacted matrices, by native code: bytes → nibbles → compress24 of the frozen weights, a chunk at a time on every thread,
- * so that no tensor's nibbles are ever in memory. Tensors come in the order of coding, each chunk decoded once.
+ * so that no tensor's nibbles are ever in memory. Chunks of a file are read by whoever decodes them. Tensors come in the order of coding, each chunk decoded once.
  */
 import type { CompressedTensor } from '../kernels/codec-types.js';
 import type { Handle } from '../kernels/handle.js';
@@ -46,7 +46,7 @@ export class FastCompaction {
     if (last < first) return 0;
     const members = this.runs.members(first, last);
     const tensors = members.map((member) => this.compressed(member, buffersOf));
-    const chunks = this.runs.read(first, last);
+    const chunks = this.runs.readInPlace(first, last);
     const share = this.fast.decodeCompressed(tensors, this.runs.chunkSteps, this.runs.firstStep(first), chunks);
     this.runs.check(chunks, first);
     this.next = last + 1;

@@ -12,6 +12,7 @@ export function fileSource(fd: number): ByteSource {
   let buffer = new Uint8Array(0);
   return {
     byteLength,
+    descriptor: fd,
     read(offset, length) {
       if (buffer.length < length) buffer = new Uint8Array(length);
       let done = 0;

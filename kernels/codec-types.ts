@@ -61,6 +61,11 @@ export interface CodedChunks {
   readonly statuses: Int32Array;
 }
 
+/** Chunks that follow one another in an open file. Bytes that it does not have, or does not give, count as zeros: their checksum tells. */
+export interface FileChunks extends Omit<CodedChunks, 'payload'> {
+  readonly file: { readonly descriptor: number; readonly offset: number };
+}
+
 export interface NativeCodec {
   /**
    * Decodes chunks of `chunkSteps` steps each, from `firstStep` on, of the sequence of all steps of `tensors` (coders 2–7, in the order of the
@@ -69,13 +74,14 @@ export interface NativeCodec {
   decodeMasks(tensors: readonly CodedTensor[], chunkSteps: number, firstStep: number, chunks: CodedChunks): void;
   /**
    * The same, from chunks to compacted matrices: a chunk's nibbles are in memory only until its weights are picked. What lies in chunks with
-   * other statuses than CHUNK_OK is undefined. Returns what share of its time went into compacting, 0 to 1.
+   * other statuses than CHUNK_OK is undefined. Returns what share of its time went into compacting, 0 to 1. However many tensors there are,
+   * the memory that it works in is bounded.
    */
   decodeCompressed(
     tensors: readonly CompressedTensor[],
     chunkSteps: number,
     firstStep: number,
-    chunks: CodedChunks,
+    chunks: CodedChunks | FileChunks,
   ): number;
   /**
    * Encodes as many chunks as `lengths` has elements, from `firstStep` on of the sequence of all steps of `tensors` (as decodeMasks), into `out`, one

@@ -301,24 +301,48 @@ void CodedTensors::PointToTables() {
   }
 }
 
-CodedChunks::CodedChunks(Call& call, size_t at) {
+CodedChunks::CodedChunks(Call& call, size_t at, Place place) {
   const napi_value object = call.argument(at);
-  const Field payload(call, object, "chunks", "payload"), lengths(call, object, "chunks", "lengths"),
-      checksums(call, object, "chunks", "checksums"), statuses(call, object, "chunks", "statuses");
+  const Field lengths(call, object, "chunks", "lengths"), checksums(call, object, "chunks", "checksums"),
+      statuses(call, object, "chunks", "statuses");
   const auto* each = static_cast<const uint32_t*>(lengths.Array(napi_uint32_array, "a Uint32Array", 1));
   size_t count = 0;
   napi_get_typedarray_info(call.env(), lengths.value_, nullptr, &count, nullptr, nullptr, nullptr);
   const int64_t chunks = static_cast<int64_t>(count);
-  const std::vector<uint32_t> length_of(each, each + chunks);
   const auto* sums = static_cast<const uint32_t*>(checksums.Array(napi_uint32_array, "a Uint32Array", chunks));
   statuses_ = static_cast<int32_t*>(const_cast<void*>(statuses.Array(napi_int32_array, "an Int32Array", chunks)));
   int64_t bytes = 0;
-  for (const uint32_t length : length_of) bytes += length;
-  const auto* data = static_cast<const uint8_t*>(payload.Array(napi_uint8_array, "a Uint8Array", bytes));
+  chunks_.reserve(count);
   for (int64_t i = 0; i < chunks; ++i) {
-    chunks_.push_back({data, length_of[static_cast<size_t>(i)], sums[i], MS_CHUNK_OK});
-    data += chunks_.back().length;
+    chunks_.push_back({nullptr, each[i], sums[i], MS_CHUNK_OK});
+    bytes += chunks_.back().length;
   }
+  const Field file(call, object, "chunks", "file");
+  if (place == Place::kFileToo && file.given()) {
+    FindIn(call, file);
+  } else {
+    PointInto(Field(call, object, "chunks", "payload"), bytes);
+  }
+}
+
+void CodedChunks::PointInto(const Field& payload, int64_t bytes) {
+  const auto* data = static_cast<const uint8_t*>(payload.Array(napi_uint8_array, "a Uint8Array", bytes));
+  for (ms_mask_chunk& chunk : chunks_) {
+    chunk.bytes = data;
+    data += chunk.length;
+  }
+}
+
+void CodedChunks::FindIn(Call& call, const Field& file) {
+  in_file_ = true;
+  file_.descriptor = static_cast<int32_t>(Field(call, file.value_, file.path_, "descriptor").Count(0, INT32_MAX));
+  int64_t offset = Field(call, file.value_, file.path_, "offset").Count(0, int64_t{1} << 53);
+  offsets_.reserve(chunks_.size());
+  for (const ms_mask_chunk& chunk : chunks_) {
+    offsets_.push_back(offset);
+    offset += chunk.length;
+  }
+  file_.offsets = offsets_.data();
 }
 
 void CodedChunks::WriteStatuses() const {

@@ -97,17 +97,28 @@ class CodedTensors {
   const ms_backend* place_ = nullptr;
 };
 
-// { payload, lengths, checksums, statuses }: chunks one after the other in `payload`.
+// { payload, lengths, checksums, statuses }: chunks one after the other in `payload`; or, where those may be in a file,
+// { file: { descriptor, offset }, … }.
 class CodedChunks {
  public:
-  CodedChunks(Call& call, size_t at);
+  enum class Place { kMemory, kFileToo };
+
+  CodedChunks(Call& call, size_t at, Place place = Place::kMemory);
 
   ms_mask_chunk* data() { return chunks_.data(); }
   int64_t count() const { return static_cast<int64_t>(chunks_.size()); }
+  // NULL: the chunks are in memory.
+  const ms_chunk_file* file() const { return in_file_ ? &file_ : nullptr; }
   void WriteStatuses() const;
 
  private:
+  void PointInto(const Field& payload, int64_t bytes);
+  void FindIn(Call& call, const Field& file);
+
   std::vector<ms_mask_chunk> chunks_;
+  bool in_file_ = false;
+  ms_chunk_file file_ = {};
+  std::vector<int64_t> offsets_;
   int32_t* statuses_ = nullptr;
 };
 

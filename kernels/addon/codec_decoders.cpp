@@ -25,27 +25,17 @@ const Runner& RunnerOf(Call& call, const CodedTensors& tensors) {
   return tensors.place() == nullptr ? call.host() : call.Device(tensors.place());
 }
 
-// Whether chunks may be decoded: what a device is sent has been compared with its checksums, the CPU does that itself.
-bool Sound(Call& call, const CodedTensors& tensors, CodedChunks* chunks) {
-  if (tensors.place() == nullptr) return true;
-  bool sound = true;
-  for (int64_t c = 0; c < chunks->count(); ++c) {
-    ms_mask_chunk& chunk = chunks->data()[c];
-    const bool whole = HostCodec(call).crc32c(chunk.bytes, chunk.length) == chunk.checksum;
-    chunk.status = whole ? MS_CHUNK_OK : MS_CHUNK_CHECKSUM;
-    sound = sound && whole;
-  }
-  return sound;
-}
-
 // Arguments of the decoders of symbol chunks.
 struct ChunkRun {
   CodedTensors tensors;
   int64_t chunk_steps, first;
   CodedChunks chunks;
 
-  ChunkRun(Call& call, TensorUse use)
-      : tensors(call, 0, use), chunk_steps(ChunkSteps(call, 1)), first(call.Index(2, "firstStep")), chunks(call, 3) {
+  ChunkRun(Call& call, TensorUse use, CodedChunks::Place place)
+      : tensors(call, 0, use),
+        chunk_steps(ChunkSteps(call, 1)),
+        first(call.Index(2, "firstStep")),
+        chunks(call, 3, place) {
     tensors.RequireSymbolCoders(call);
     call.AtMost("firstStep", first, "the steps of all tensors", tensors.steps());
     const int64_t left = (tensors.steps() - first + chunk_steps - 1) / chunk_steps;
@@ -54,29 +44,25 @@ struct ChunkRun {
 };
 
 napi_value DecodeMasks(Call& call) {
-  ChunkRun run(call, kDecoded);
+  ChunkRun run(call, kDecoded, CodedChunks::Place::kMemory);
   const auto decode = DecoderOf(call, run.tensors, &ms_codec_ops::decode_masks);
-  if (Sound(call, run.tensors, &run.chunks)) {
-    const Runner& runner = RunnerOf(call, run.tensors);
-    call.Check(decode(runner.context, run.tensors.data(), run.tensors.count(), run.chunk_steps, run.first,
-                      run.chunks.data(), run.chunks.count()),
-               runner);
-    run.tensors.FetchMasks(call);
-  }
+  const Runner& runner = RunnerOf(call, run.tensors);
+  call.Check(decode(runner.context, run.tensors.data(), run.tensors.count(), run.chunk_steps, run.first,
+                    run.chunks.data(), run.chunks.count()),
+             runner);
+  run.tensors.FetchMasks(call);
   run.chunks.WriteStatuses();
   return nullptr;
 }
 
 napi_value DecodeCompressed(Call& call) {
-  ChunkRun run(call, kCompressed);
+  ChunkRun run(call, kCompressed, CodedChunks::Place::kFileToo);
   const auto decode = DecoderOf(call, run.tensors, &ms_codec_ops::decode_compressed);
+  const Runner& runner = RunnerOf(call, run.tensors);
   double share = 0;
-  if (Sound(call, run.tensors, &run.chunks)) {
-    const Runner& runner = RunnerOf(call, run.tensors);
-    call.Check(decode(runner.context, run.tensors.data(), run.tensors.count(), run.chunk_steps, run.first,
-                      run.chunks.data(), run.chunks.count(), &share),
-               runner);
-  }
+  call.Check(decode(runner.context, run.tensors.data(), run.tensors.count(), run.chunk_steps, run.first,
+                    run.chunks.data(), run.chunks.count(), run.chunks.file(), &share),
+             runner);
   run.chunks.WriteStatuses();
   return JsNumber(call, share);
 }
@@ -99,10 +85,8 @@ napi_value DecodePatches(Call& call) {
   const int64_t count = static_cast<int64_t>(first.size()) - 1;
   call.Require(chunks.count() == count, "chunks", "to be as many as the tensors fill", double(chunks.count()));
   const auto decode = DecoderOf(call, tensors, &ms_codec_ops::decode_patches);
-  if (Sound(call, tensors, &chunks)) {
-    const Runner& runner = RunnerOf(call, tensors);
-    call.Check(decode(runner.context, tensors.data(), first.data(), gaps.data(), chunks.data(), count), runner);
-  }
+  const Runner& runner = RunnerOf(call, tensors);
+  call.Check(decode(runner.context, tensors.data(), first.data(), gaps.data(), chunks.data(), count), runner);
   chunks.WriteStatuses();
   return nullptr;
 }

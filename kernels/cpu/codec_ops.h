@@ -9,7 +9,8 @@ namespace ISA {
 ms_status DecodeMasks(ms_context*, const ms_mask_tensor* tensors, int64_t count, int64_t chunk_steps,
                       int64_t first_step, ms_mask_chunk* chunks, int64_t chunk_count);
 ms_status DecodeCompressed(ms_context*, const ms_mask_tensor* tensors, int64_t count, int64_t chunk_steps,
-                           int64_t first_step, ms_mask_chunk* chunks, int64_t chunk_count, double* share);
+                           int64_t first_step, ms_mask_chunk* chunks, int64_t chunk_count, const ms_chunk_file* file,
+                           double* share);
 ms_status EncodeMasks(ms_context*, const ms_mask_tensor* tensors, int64_t count, int64_t chunk_steps,
                       int64_t first_step, ms_mask_output* chunks, int64_t chunk_count);
 ms_status CountSymbols(ms_context*, const ms_mask_tensor* tensor, uint32_t* counts, int32_t* bad);

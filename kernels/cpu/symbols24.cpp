@@ -6,6 +6,7 @@
 #include "checksum.h"
 #include "coders24.h"
 #include "compress_block24.h"
+#include "read_file.h"
 #include "words.h"
 
 namespace maskserve {
@@ -166,6 +167,25 @@ bool DecodeLanes(const ms_mask_tensor* tensors, int64_t count, int64_t step, int
   return words.AtEnd() && lane.Closed();
 }
 
+// Room for a chunk of a file for each thread: who decodes it reads it, and it stays in its cache.
+struct ChunkRoom {
+  int64_t longest = 0;
+  uint8_t* bytes;
+
+  bool Take(ms_context* ctx, const ms_mask_chunk* chunks, int64_t count) {
+    for (int64_t c = 0; c < count; ++c) longest = Max(longest, chunks[c].length);
+    const size_t all = static_cast<size_t>(longest * Threads(ctx));
+    bytes = static_cast<uint8_t*>(Scratch(ctx, all));
+    if (bytes == nullptr) FailMemory(ctx, all);
+    return bytes != nullptr;
+  }
+  const uint8_t* Read(const ms_chunk_file& file, int64_t c, int64_t length, int worker) const {
+    uint8_t* to = bytes + worker * longest;
+    ReadFileBytes(file.descriptor, file.offsets[c], to, length);
+    return to;
+  }
+};
+
 template <typename Sink>
 void DecodeChunk(const ms_mask_tensor* tensors, int64_t count, int64_t step, int64_t steps, ms_mask_chunk& chunk,
                  Sink& sink) {
@@ -195,14 +215,20 @@ ms_status DecodeMasks(ms_context* ctx, const ms_mask_tensor* tensors, int64_t co
 }
 
 ms_status DecodeCompressed(ms_context* ctx, const ms_mask_tensor* tensors, int64_t count, int64_t chunk_steps,
-                           int64_t first_step, ms_mask_chunk* chunks, int64_t chunk_count, double* share) {
+                           int64_t first_step, ms_mask_chunk* chunks, int64_t chunk_count, const ms_chunk_file* file,
+                           double* share) {
   const int64_t all_steps = tensors[count - 1].first_step + StepsOf(tensors[count - 1]);
+  ChunkRoom room;
+  if (file != nullptr && !room.Take(ctx, chunks, chunk_count)) return MS_OUT_OF_MEMORY;
   int64_t all = 0, compressing = 0;
-  auto body = [&](int64_t c, int) {
+  auto body = [&](int64_t c, int worker) {
     const int64_t started = Nanoseconds();
     const int64_t step = first_step + c * chunk_steps, steps = Min(chunk_steps, all_steps - step);
+    ms_mask_chunk chunk = chunks[c];
+    if (file != nullptr) chunk.bytes = room.Read(*file, c, chunk.length, worker);
     ToPacked sink;
-    DecodeChunk(tensors, count, step, steps, chunks[c], sink);
+    DecodeChunk(tensors, count, step, steps, chunk, sink);
+    chunks[c].status = chunk.status;
     EndStreams24();
     __atomic_fetch_add(&compressing, sink.compressing, __ATOMIC_RELAXED);
     __atomic_fetch_add(&all, Nanoseconds() - started, __ATOMIC_RELAXED);

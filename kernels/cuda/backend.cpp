@@ -27,13 +27,14 @@ ms_context* ContextCreate() {
   }
 }
 
-// The GPU has its own; only what the caller asked for is remembered.
+// The GPU has its own: what the caller asked for is remembered, and bounds the threads that copy.
 ms_status SetThreads(ms_context* ctx, int32_t threads) {
   if (threads < 0 || threads > kMostThreads) {
     ctx->error = "expected threads between 0 and 1024 but received " + std::to_string(threads);
     return MS_BAD_DATA;
   }
   ctx->threads = threads == 0 ? 1 : threads;
+  ctx->staging.Limit(threads);
   return MS_OK;
 }
 

@@ -1,7 +1,6 @@
 #include "context.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "dense_gemm.h"
 #include "sparse_gemm.h"
@@ -13,7 +12,6 @@ namespace {
 
 constexpr size_t kAlignment = 256;
 constexpr size_t kFirstBlock = size_t{8} << 20;
-constexpr size_t kStagingBytes = size_t{16} << 20;
 
 size_t RoundUp(size_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
@@ -75,51 +73,13 @@ void Arena::Reset(cudaStream_t stream) {
   for (Block& block : blocks_) block.taken = 0;
 }
 
-Staging::~Staging() {
-  for (int i = 0; i < 2; ++i) {
-    if (passed_[i] != nullptr) cudaEventDestroy(passed_[i]);
-    if (halves_[i] != nullptr) cudaFreeHost(halves_[i]);
-  }
+Arena::Scope::Scope(Arena& arena) : arena_(arena) {
+  for (const Block& block : arena.blocks_) taken_.push_back(block.taken);
 }
 
-void Staging::Prepare() {
-  for (int i = 0; i < 2; ++i) {
-    void* memory = halves_[i];
-    if (memory == nullptr) Require(cudaMallocHost(&memory, kStagingBytes), "pinned memory");
-    halves_[i] = static_cast<char*>(memory);
-    if (passed_[i] == nullptr) {
-      Require(cudaEventCreateWithFlags(&passed_[i], cudaEventDisableTiming), "an event");
-    }
-  }
-}
-
-void Staging::Upload(void* out, const void* host_in, size_t bytes, cudaStream_t stream) {
-  Prepare();
-  for (size_t done = 0, turn = 0; done < bytes; done += kStagingBytes, turn ^= 1) {
-    const size_t part = std::min(kStagingBytes, bytes - done);
-    Require(cudaEventSynchronize(passed_[turn]), "waiting for a copy");
-    std::memcpy(halves_[turn], static_cast<const char*>(host_in) + done, part);
-    Require(cudaMemcpyAsync(static_cast<char*>(out) + done, halves_[turn], part, cudaMemcpyHostToDevice, stream),
-            "a copy to the GPU");
-    Require(cudaEventRecord(passed_[turn], stream), "an event");
-  }
-  Require(cudaStreamSynchronize(stream), "a copy to the GPU");
-}
-
-void Staging::Download(void* host_out, const void* in, size_t bytes, cudaStream_t stream) {
-  Prepare();
-  const auto begin = [&](size_t at, size_t turn) {
-    const size_t part = std::min(kStagingBytes, bytes - at);
-    Require(cudaMemcpyAsync(halves_[turn], static_cast<const char*>(in) + at, part, cudaMemcpyDeviceToHost, stream),
-            "a copy from the GPU");
-    Require(cudaEventRecord(passed_[turn], stream), "an event");
-  };
-  begin(0, 0);
-  for (size_t done = 0, turn = 0; done < bytes; done += kStagingBytes, turn ^= 1) {
-    if (done + kStagingBytes < bytes) begin(done + kStagingBytes, turn ^ 1);
-    Require(cudaEventSynchronize(passed_[turn]), "a copy from the GPU");
-    std::memcpy(static_cast<char*>(host_out) + done, halves_[turn], std::min(kStagingBytes, bytes - done));
-  }
+Arena::Scope::~Scope() {
+  taken_.resize(arena_.blocks_.size());
+  for (size_t i = 0; i < taken_.size(); ++i) arena_.blocks_[i].taken = taken_[i];
 }
 
 }  // namespace cuda
@@ -132,6 +92,7 @@ ms_context::ms_context() {
 ms_context::~ms_context() {
   recording.reset();
   cudaStreamSynchronize(stream);
+  if (uploads != nullptr) cudaStreamDestroy(uploads);
   cudaFree(rounded.rounded);
   dense.reset();
   sparse.reset();

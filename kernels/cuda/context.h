@@ -9,6 +9,7 @@
 #include "../include/backend.h"
 #include "recording.h"
 #include "runtime.h"
+#include "staging.h"
 
 namespace maskserve {
 namespace cuda {
@@ -41,6 +42,18 @@ class Arena {
   void Freeze(bool frozen) { frozen_ = frozen; }
   // How often blocks were given back: what was taken before may then be elsewhere.
   uint64_t moves() const { return moves_; }
+  // What is taken while it lives may be taken again when it ends: one piece of an op's work after the other.
+  class Scope {
+   public:
+    explicit Scope(Arena& arena);
+    ~Scope();
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+   private:
+    Arena& arena_;
+    std::vector<size_t> taken_;
+  };
 
  private:
   struct Block {
@@ -50,20 +63,6 @@ class Arena {
   std::vector<Block> blocks_;
   bool frozen_ = false;
   uint64_t moves_ = 0;
-};
-
-// Two pinned buffers that take turns: one is filled from the host's pages while the other is on its way.
-class Staging {
- public:
-  ~Staging();
-  void Upload(void* out, const void* host_in, size_t bytes, cudaStream_t stream);
-  void Download(void* host_out, const void* in, size_t bytes, cudaStream_t stream);
-
- private:
-  void Prepare();
-
-  char* halves_[2] = {nullptr, nullptr};
-  cudaEvent_t passed_[2] = {nullptr, nullptr};
 };
 
 // fp32 activations that were rounded to bf16: kept for the next product of the same ones (q, k, v; gate, up).
@@ -81,6 +80,7 @@ struct RoundedActivations {
 
 struct ms_context {
   cudaStream_t stream = nullptr;
+  cudaStream_t uploads = nullptr;  // chunks, while those before are decoded; NULL: none have been
   int32_t exact = 0, threads = 1;
   maskserve::cuda::Arena arena;
   maskserve::cuda::Staging staging;

@@ -12,7 +12,9 @@ space := $(subst ,, )
 CUDA_NAMES := $(subst $(space),$(comma),$(strip $(CUDA_ARCHS:%=sm_%)))
 CUDA_CODE := $(foreach arch,$(CUDA_ARCHS),-gencode=arch=compute_$(arch)$(comma)code=sm_$(arch))
 CUDA_KERNELS := $(patsubst cuda/%.cu,$(CUDA_OUT)/%.o,$(wildcard cuda/*.cu))
-CUDA_RUNTIME := $(patsubst cuda/%.cpp,$(CUDA_OUT)/%.o,$(wildcard cuda/*.cpp))
+# Beside its own, what it shares with the CPU backend.
+CUDA_RUNTIME := $(patsubst cuda/%.cpp,$(CUDA_OUT)/%.o,$(wildcard cuda/*.cpp)) \
+  $(patsubst %,$(CUDA_OUT)/cpu/%.o,read_file threads)
 # Warnings of ptxas, and nvcc's own, are errors as well. Contraction is off on the host, as in the CPU's kernels: what is
 # prepared there (AdamW's constants) is the same bits on processors whose baseline has FMA.
 CUDA_FLAGS := -std=c++17 -O3 --threads 1 -Xcompiler -fPIC,-fvisibility=hidden,-ffp-contract=off,-Wall,-Wextra \
@@ -38,6 +40,9 @@ FORCE:
 $(CUDA_OUT)/%.o: cuda/%.cu $(CUDA_OUT)/flags
 	$(NVCC) $(CUDA_FLAGS) $(CUDA_CODE) -MD -MF $(@:.o=.d) -c -o $@ $<
 $(CUDA_OUT)/%.o: cuda/%.cpp $(CUDA_OUT)/flags
+	$(NVCC) $(CUDA_FLAGS) -MD -MF $(@:.o=.d) -c -o $@ $<
+$(CUDA_OUT)/cpu/%.o: cpu/%.cpp $(CUDA_OUT)/flags
+	mkdir -p $(@D)
 	$(NVCC) $(CUDA_FLAGS) -MD -MF $(@:.o=.d) -c -o $@ $<
 
 # Linked whole (-z defs) before it is renamed into place: one that lacks a symbol never replaces one that works.

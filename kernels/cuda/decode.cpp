@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
+#include <memory>
 #include <numeric>
 #include <vector>
 
+#include "chunk_run.h"
 #include "launch.h"
 #include "op.h"
 #include "ops.h"
@@ -21,84 +24,131 @@ int64_t StepsOf(const ms_mask_tensor& tensor) {
   return (tensor.groups + kGroupsOfStep - 1) / kGroupsOfStep;
 }
 
-// The tensors with their tables on the device; masks, weights and parents are there already.
-const ms_mask_tensor* UploadTensors(Op& op, const ms_mask_tensor* tensors, int64_t count) {
-  std::vector<ms_mask_tensor> moved(tensors, tensors + count);
-  for (ms_mask_tensor& tensor : moved) {
-    if (tensor.starts != nullptr) tensor.starts = op.Upload(tensor.starts, tensor.contexts * kTableEntries);
-    if (tensor.scales != nullptr) tensor.scales = op.Upload(tensor.scales, tensor.cols);
-  }
-  return op.Upload(moved.data(), count);
-}
-
-// The chunks with their bytes, each at a multiple of 4, in one copy.
-ms_mask_chunk* UploadChunks(Op& op, const ms_mask_chunk* chunks, int64_t count) {
-  const auto padded = [](int64_t bytes) { return (bytes + 3) / 4 * 4; };
-  int64_t total = 0;
-  for (int64_t c = 0; c < count; ++c) total += padded(chunks[c].length);
-  std::vector<uint8_t> bytes(static_cast<size_t>(std::max<int64_t>(total, 1)));
-  // A word beyond the end may be read along with the last one.
-  auto* device = op.Take<uint8_t>(total + 4);
-  std::vector<ms_mask_chunk> moved(chunks, chunks + count);
-  int64_t at = 0;
-  for (ms_mask_chunk& chunk : moved) {
-    std::copy(chunk.bytes, chunk.bytes + chunk.length, bytes.begin() + at);
-    chunk.bytes = device + at;
-    at += padded(chunk.length);
-  }
-  op.context()->staging.Upload(device, bytes.data(), static_cast<size_t>(total), op.stream());
-  return op.Upload(moved.data(), count);
-}
-
-// What became of chunks.
-void FetchStatuses(Op& op, const ms_mask_chunk* moved, ms_mask_chunk* chunks, int64_t count) {
-  std::vector<ms_mask_chunk> decoded(static_cast<size_t>(count));
-  op.Fetch(decoded.data(), moved, decoded.size() * sizeof(ms_mask_chunk));
-  for (int64_t c = 0; c < count; ++c) chunks[c].status = decoded[static_cast<size_t>(c)].status;
-}
-
-bool AllWhole(const ms_mask_chunk* chunks, int64_t count) {
-  return std::all_of(chunks, chunks + count, [](const ms_mask_chunk& chunk) { return chunk.status == MS_CHUNK_OK; });
-}
-
-ms_status DecodeMasks(ms_context* ctx, const ms_mask_tensor* tensors, int64_t count, int64_t chunk_steps,
-                      int64_t first_step, ms_mask_chunk* chunks, int64_t chunk_count) {
-  return Run(ctx, [&](Op& op) {
-    if (count == 0 || chunk_count == 0) return;
-    const ms_mask_tensor& last = tensors[count - 1];
-    const ms_mask_tensor* moved = UploadTensors(op, tensors, count);
-    ms_mask_chunk* moved_chunks = UploadChunks(op, chunks, chunk_count);
-    decode_masks(moved, count, chunk_steps, first_step, last.first_step + StepsOf(last), moved_chunks, chunk_count,
-                 op.stream());
-    FetchStatuses(op, moved_chunks, chunks, chunk_count);
-  });
+int64_t EndOf(const ms_mask_tensor& tensor) {
+  return tensor.first_step + StepsOf(tensor);
 }
 
 int64_t RowsOf(const ms_mask_tensor& tensor) {
   return tensor.groups * 4 / tensor.cols;
 }
 
+// Tables of many tensors, which go to the device in one copy.
+class Tables {
+ public:
+  // Where `count` elements will lie in the copy.
+  template <typename T>
+  size_t Add(const T* host, int64_t count) {
+    constexpr size_t kAlignment = 16;
+    const size_t at = (bytes_.size() + kAlignment - 1) / kAlignment * kAlignment;
+    bytes_.resize(at + static_cast<size_t>(count) * sizeof(T));
+    std::memcpy(bytes_.data() + at, host, static_cast<size_t>(count) * sizeof(T));
+    return at;
+  }
+  const char* Upload(Op& op) const { return op.Upload(bytes_.data(), static_cast<int64_t>(bytes_.size())); }
+
+ private:
+  std::vector<char> bytes_;
+};
+
+// The tensors with their tables on the device; masks, weights and parents are there already.
+const ms_mask_tensor* UploadTensors(Op& op, const ms_mask_tensor* tensors, int64_t count) {
+  std::vector<ms_mask_tensor> moved(tensors, tensors + count);
+  Tables tables;
+  std::vector<size_t> starts, scales;
+  for (const ms_mask_tensor& tensor : moved) {
+    starts.push_back(tensor.starts == nullptr ? 0 : tables.Add(tensor.starts, tensor.contexts * kTableEntries));
+    scales.push_back(tensor.scales == nullptr ? 0 : tables.Add(tensor.scales, tensor.cols));
+  }
+  const char* device = tables.Upload(op);
+  for (size_t i = 0; i < moved.size(); ++i) {
+    ms_mask_tensor& tensor = moved[i];
+    if (tensor.starts != nullptr) tensor.starts = reinterpret_cast<const uint16_t*>(device + starts[i]);
+    if (tensor.scales != nullptr) tensor.scales = reinterpret_cast<const int16_t*>(device + scales[i]);
+  }
+  return op.Upload(moved.data(), count);
+}
+
+// Symbol chunks of the sequence of all steps of tensors, as codec.h has it.
+struct Symbols {
+  const ms_mask_tensor* tensors;
+  int64_t count, chunk_steps, first_step;
+
+  // Launches their decoding, and for each batch after(the step after its last).
+  template <typename After>
+  void Decode(Op& op, ChunkRun& run, const After& after) const {
+    const ms_mask_tensor* moved = UploadTensors(op, tensors, count);
+    const int64_t all_steps = EndOf(tensors[count - 1]);
+    run.ForEach(
+        [&](ms_mask_chunk* chunks, int64_t begin, int64_t end) {
+          decode_masks(moved, count, chunk_steps, first_step + begin * chunk_steps, all_steps, chunks + begin,
+                       end - begin, op.stream());
+        },
+        [&](int64_t end) { after(first_step + end * chunk_steps); });
+  }
+};
+
+ms_status DecodeMasks(ms_context* ctx, const ms_mask_tensor* tensors, int64_t count, int64_t chunk_steps,
+                      int64_t first_step, ms_mask_chunk* chunks, int64_t chunk_count) {
+  return Run(ctx, [&](Op& op) {
+    if (count == 0 || chunk_count == 0) return;
+    ChunkRun run(op, chunks, chunk_count, nullptr);
+    Symbols{tensors, count, chunk_steps, first_step}.Decode(op, run, [](int64_t) {});
+    run.FetchStatuses();
+  });
+}
+
+// The time between two points of a stream, batch after batch.
+class Stopwatch {
+ public:
+  explicit Stopwatch(cudaStream_t stream) : stream_(stream) {}
+  void Start() { Mark(); }
+  void Stop() { Mark(); }
+  // All of it has passed.
+  double Milliseconds() const {
+    double sum = 0;
+    for (size_t i = 0; i + 1 < marks_.size(); i += 2) sum += marks_[i]->MillisecondsTo(*marks_[i + 1]);
+    return sum;
+  }
+
+ private:
+  void Mark() {
+    marks_.push_back(std::make_unique<Event>(0));
+    marks_.back()->Record(stream_);
+  }
+
+  cudaStream_t stream_;
+  std::vector<std::unique_ptr<Event>> marks_;
+};
+
 // Nibbles are decoded to where the packed form keeps them; a tensor whose last step has been decoded is compacted from
-// there, one that reaches into later chunks when those are.
+// there, one that reaches into later chunks when those are. What is made of damaged chunks nobody uses.
 ms_status DecodeCompressed(ms_context* ctx, const ms_mask_tensor* tensors, int64_t count, int64_t chunk_steps,
-                           int64_t first_step, ms_mask_chunk* chunks, int64_t chunk_count, double* host_share) {
+                           int64_t first_step, ms_mask_chunk* chunks, int64_t chunk_count, const ms_chunk_file* file,
+                           double* host_share) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point begun = Clock::now();
-  std::vector<ms_mask_tensor> aimed(tensors, tensors + count);
-  for (ms_mask_tensor& tensor : aimed) tensor.mask = packed24_meta(tensor.packed, RowsOf(tensor), tensor.cols);
-  ms_status status = DecodeMasks(ctx, aimed.data(), count, chunk_steps, first_step, chunks, chunk_count);
-  const Clock::time_point decoded = Clock::now();
-  const int64_t end = first_step + chunk_count * chunk_steps;
-  const bool whole = AllWhole(chunks, chunk_count);
-  for (size_t i = 0; whole && status == MS_OK && i < aimed.size(); ++i) {
-    const ms_mask_tensor& tensor = aimed[i];
-    if (tensor.first_step + StepsOf(tensor) > end) continue;
-    status =
-        Compress24(ctx, tensor.packed, {MS_BF16, 0, tensor.weights, nullptr}, tensor.mask, RowsOf(tensor), tensor.cols);
-  }
-  const Clock::time_point ended = Clock::now();
-  *host_share = ended == begun ? 0 : std::chrono::duration<double>(ended - decoded) / (ended - begun);
-  return status;
+  *host_share = 0;
+  return Run(ctx, [&](Op& op) {
+    if (count == 0 || chunk_count == 0) return;
+    std::vector<ms_mask_tensor> aimed(tensors, tensors + count);
+    for (ms_mask_tensor& tensor : aimed) tensor.mask = packed24_meta(tensor.packed, RowsOf(tensor), tensor.cols);
+    uint64_t* bad = op.Bad();
+    Stopwatch compacting(op.stream());
+    size_t next = 0;
+    ChunkRun run(op, chunks, chunk_count, file);
+    Symbols{aimed.data(), count, chunk_steps, first_step}.Decode(op, run, [&](int64_t end) {
+      compacting.Start();
+      for (; next < aimed.size() && EndOf(aimed[next]) <= end; ++next) {
+        const ms_mask_tensor& tensor = aimed[next];
+        CompressInto(op, tensor.packed, tensor.weights, tensor.mask, RowsOf(tensor), tensor.cols, bad);
+      }
+      compacting.Stop();
+    });
+    if (!run.FetchStatuses()) return;
+    RequirePatterns(op, bad);
+    const double all = std::chrono::duration<double, std::milli>(Clock::now() - begun).count();
+    *host_share = all > 0 ? std::min(1.0, compacting.Milliseconds() / all) : 0;
+  });
 }
 
 ms_status MagnitudeMask(ms_context* ctx, const ms_mask_tensor* tensor) {
@@ -128,11 +178,15 @@ ms_status DecodePatches(ms_context* ctx, const ms_mask_tensor* tensors, const in
       at += tensor.changes;
     }
     const ms_mask_tensor* moved = UploadTensors(op, aimed.data(), count);
-    ms_mask_chunk* moved_chunks = UploadChunks(op, chunks, chunk_count);
-    decode_patches(moved, op.Upload(first, chunk_count + 1), op.Upload(gaps, kGapStarts), moved_chunks, chunk_count,
-                   op.stream());
-    FetchStatuses(op, moved_chunks, chunks, chunk_count);
-    if (!AllWhole(chunks, chunk_count)) return;
+    const int64_t* firsts = op.Upload(first, chunk_count + 1);
+    const uint16_t* starts = op.Upload(gaps, kGapStarts);
+    ChunkRun run(op, chunks, chunk_count, nullptr);
+    run.ForEach(
+        [&](ms_mask_chunk* moved_chunks, int64_t begin, int64_t end) {
+          decode_patches(moved, firsts + begin, starts, moved_chunks + begin, end - begin, op.stream());
+        },
+        [](int64_t) {});
+    if (!run.FetchStatuses()) return;
     for (int64_t i = 0; i < count; ++i) {
       const ms_mask_tensor& from = aimed[static_cast<size_t>(i)];
       op.Fetch(tensors[i].positions, from.positions, static_cast<size_t>(from.changes) * sizeof(uint32_t));

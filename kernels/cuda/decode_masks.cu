@@ -142,10 +142,11 @@ __device__ bool DecodeChunk(const Sequence& s, int64_t step, int64_t steps, cons
 __global__ void __launch_bounds__(kChunksOfBlock* kWarp)
     DecodeMasks(Sequence s, ms_mask_chunk* chunks, int64_t chunk_count) {
   const int64_t c = static_cast<int64_t>(blockIdx.x) * kChunksOfBlock + WarpOfBlock();
-  if (c >= chunk_count) return;
+  if (c >= chunk_count || chunks[c].status == MS_CHUNK_CHECKSUM) return;
   const int64_t step = s.first_step + c * s.chunk_steps, steps = Min(s.chunk_steps, s.all_steps - step);
   const bool whole = steps < kLeastLaneSteps ? DecodeChunk<SingleLane>(s, step, steps, chunks[c])
                                              : DecodeChunk<ManyLanes>(s, step, steps, chunks[c]);
+  __syncwarp();  // all have read the status
   if (Lane() == 0) chunks[c].status = whole ? MS_CHUNK_OK : MS_CHUNK_OVERRUN;
 }
 

@@ -121,9 +121,10 @@ __global__ void __launch_bounds__(kChunksOfBlock* kWarp)
     DecodePatches(const ms_mask_tensor* tensors, const int64_t* first, const uint16_t* gaps, ms_mask_chunk* chunks,
                   int64_t chunk_count) {
   const int64_t c = static_cast<int64_t>(blockIdx.x) * kChunksOfBlock + WarpOfBlock();
-  if (c >= chunk_count) return;
+  if (c >= chunk_count || chunks[c].status == MS_CHUNK_CHECKSUM) return;
   const GapTable table = {gaps[Lane()], gaps[Lane() + 32]};
   const int32_t status = DecodeChunk(tensors, first[c], first[c + 1], table, chunks[c]);
+  __syncwarp();  // all have read the status
   if (Lane() == 0) chunks[c].status = status;
 }
 

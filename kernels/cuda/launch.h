@@ -280,11 +280,16 @@ void sum_of_squares(double* sums, const float* x, int64_t n, cudaStream_t stream
 void adamw(float* parameters, const float* gradients, float* first_moments, float* second_moments, int64_t n,
            ms_adamw settings, cudaStream_t stream);
 
-/* ---- mask containers (decode_masks.cu, decode_patches.cu): codec.h's decoders with all pointers in device memory ----
- * The caller has compared the chunks' checksums (on the host, before it uploads them) and passes tables that FORMAT.md
- * allows. `tensors` (count) and `chunks` (chunk_count) are device arrays of codec.h's structs whose pointers are device
- * pointers; a chunk's bytes are 4-byte aligned. chunks[c].status ← MS_CHUNK_OK, _OVERRUN or _POSITION. Whatever the
- * bytes, nothing outside them and the tensors is touched. */
+/* ---- mask containers (decode_masks.cu, decode_patches.cu, checksum.cu): codec.h's decoders ----
+ * The caller passes tables that FORMAT.md allows. `tensors` (count) and `chunks` (chunk_count) are device arrays of
+ * codec.h's structs whose pointers are device pointers; a chunk's bytes are 4-byte aligned. chunks[c].status ←
+ * MS_CHUNK_OK, _OVERRUN or _POSITION; one that was _CHECKSUM stays so and is not decoded. Whatever the bytes, nothing
+ * outside them and the tensors is touched. */
+
+/* status ← MS_CHUNK_OK or _CHECKSUM (checksum.cu). tables: what the host's checksum_tables() gives, on the device. */
+constexpr int64_t kChecksumTableBytes = 8192;
+const void* checksum_tables();
+void check_chunks(ms_mask_chunk* chunks, int64_t chunk_count, const void* tables, cudaStream_t stream);
 
 /* Coders 2–7. all_steps: first_step of the last tensor plus its steps. */
 void decode_masks(const ms_mask_tensor* tensors, int64_t count, int64_t chunk_steps, int64_t first_step,

@@ -13,8 +13,10 @@ void AddSamplingOps(ms_ops* ops);
 void AddLinearOps(ms_ops* ops);
 void AddTrainingOps(ms_ops* ops);
 
-// ops.compress24; `meta` may be the packed matrix's own nibbles.
-ms_status Compress24(ms_context* ctx, void* packed, ms_weights w, const uint8_t* meta, int64_t n, int64_t k);
+// What ops.compress24 leaves in `packed`, not waited for; `meta` may be the packed matrix's own nibbles.
+void CompressInto(Op& op, void* packed, const uint16_t* w, const uint8_t* meta, int64_t n, int64_t k, uint64_t* bad);
+// Waits; throws MS_BAD_DATA where `bad` says so.
+void RequirePatterns(Op& op, const uint64_t* bad);
 
 // y (T, N) = x (T, K) wT of many tokens; w of bf16 or fp32.
 void MultiplyLayer(Op& op, float* y, const float* x, const ms_weights& w, int64_t rows, int64_t n, int64_t k);

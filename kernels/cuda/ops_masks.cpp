@@ -146,16 +146,25 @@ ms_status Keep24F32(ms_context* ctx, float* x, const uint8_t* meta, int64_t n, i
 
 }  // namespace
 
+void CompressInto(Op& op, void* packed, const uint16_t* w, const uint8_t* meta, int64_t n, int64_t k, uint64_t* bad) {
+  compress24(packed, w, meta, n, k, bad, op.stream());
+  if (FormOf(n, k) == Form::kNone) return;
+  std::unique_ptr<SparseGemm>& sparse = op.context()->sparse;
+  if (sparse == nullptr) sparse = SparseGemm::Open();
+  if (sparse == nullptr) throw Failure{MS_UNSUPPORTED, "cuSPARSELt started once and does not start again"};
+  const Arena::Scope scope(op.context()->arena);
+  sparse->MakeForm(op, packed, n, k);
+}
+
+void RequirePatterns(Op& op, const uint64_t* bad) {
+  op.RequireGood(bad, kBadNibbles);
+}
+
 ms_status Compress24(ms_context* ctx, void* packed, ms_weights w, const uint8_t* meta, int64_t n, int64_t k) {
   return Run(ctx, [&](Op& op) {
     uint64_t* bad = op.Bad();
-    compress24(packed, Bf16Of(w, "compress24"), meta, n, k, bad, op.stream());
-    op.RequireGood(bad, kBadNibbles);
-    if (FormOf(n, k) == Form::kNone) return;
-    if (ctx->sparse == nullptr) ctx->sparse = SparseGemm::Open();
-    if (ctx->sparse == nullptr) throw Failure{MS_UNSUPPORTED, "cuSPARSELt started once and does not start again"};
-    ctx->sparse->MakeForm(op, packed, n, k);
-    Require(cudaStreamSynchronize(op.stream()), "compress24");
+    CompressInto(op, packed, Bf16Of(w, "compress24"), meta, n, k, bad);
+    RequirePatterns(op, bad);
   });
 }
 

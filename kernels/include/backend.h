@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-#define MS_ABI_VERSION 11u
+#define MS_ABI_VERSION 12u
 
 typedef int32_t ms_status;
 enum {
@@ -282,8 +282,7 @@ typedef struct ms_backend {
   ms_ops ops;
   /* NULL: this backend has none. Without host_memory only decode_masks, decode_compressed, magnitude_mask and
    * decode_patches are there (or NULL); `weights`, `parent`, `mask`, `packed` and `packed_parent` of their tensors are
-   * this backend's memory, the bytes of chunks and what patches are decoded to the host's; the caller has compared
-   * checksums. */
+   * this backend's memory, the bytes of chunks and what patches are decoded to the host's. */
   const ms_codec_ops* codec;
 
   /* Steps that are done again in one go; all four are NULL where nothing is recorded. From record_begin to record_end

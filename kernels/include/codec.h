@@ -65,6 +65,13 @@ typedef struct ms_mask_chunk {
   int32_t status;    /* out */
 } ms_mask_chunk;
 
+/* The file that has the chunks of a call. Bytes that it does not have, or does not give, count as zeros: the checksum
+ * tells. */
+typedef struct ms_chunk_file {
+  int32_t descriptor;
+  const int64_t* offsets; /* of each chunk */
+} ms_chunk_file;
+
 /* Where an encoder writes a chunk: `bytes` has room for the chunk's bound, `length` and `checksum` are set. */
 typedef struct ms_mask_output {
   uint8_t* bytes;
@@ -79,9 +86,11 @@ typedef struct ms_codec_ops {
   ms_status (*decode_masks)(ms_context*, const ms_mask_tensor* tensors, int64_t count, int64_t chunk_steps,
                             int64_t first_step, ms_mask_chunk* chunks, int64_t chunk_count);
   /* The same, to `packed` in place of `mask`: all tensors have weights. No tensor's nibbles are in memory at once.
+   * `file`: has the chunks, whose `bytes` are not looked at; or NULL. Working memory is bounded.
    * *host_share: what of the threads' time went into compacting, 0 to 1. */
   ms_status (*decode_compressed)(ms_context*, const ms_mask_tensor* tensors, int64_t count, int64_t chunk_steps,
-                                 int64_t first_step, ms_mask_chunk* chunks, int64_t chunk_count, double* host_share);
+                                 int64_t first_step, ms_mask_chunk* chunks, int64_t chunk_count,
+                                 const ms_chunk_file* file, double* host_share);
   ms_status (*encode_masks)(ms_context*, const ms_mask_tensor* tensors, int64_t count, int64_t chunk_steps,
                             int64_t first_step, ms_mask_output* chunks, int64_t chunk_count);
   /* counts (contexts, 8) += how often each coded symbol occurs in each context. 1 in *bad where a code is no pattern.

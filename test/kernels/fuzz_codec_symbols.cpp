@@ -1,6 +1,9 @@
 // Chunks of symbols: decode_masks and decode_compressed. Chunks that were not touched decode as before, steps outside
 // the chunks are not written to, and a compacted matrix holds what the mask keeps.
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include "fuzz_codec_harness.h"
 
 namespace {
@@ -11,6 +14,24 @@ struct Item {
   Entry entry;
   std::vector<Bytes> chunks;
   std::vector<Exact<uint8_t>> masks, packed;  // rooms to decode to
+};
+
+// The chunks one behind the other in a file.
+struct ChunkFile {
+  std::vector<int64_t> offsets;
+  ms_chunk_file view;
+
+  explicit ChunkFile(const std::vector<ms_mask_chunk>& chunks) : view{memfd_create("chunks", 0), nullptr} {
+    int64_t at = 0;
+    for (const ms_mask_chunk& chunk : chunks) {
+      const auto length = static_cast<size_t>(chunk.length);
+      Require(pwrite(view.descriptor, chunk.bytes, length, at) == chunk.length, "no file to be had");
+      offsets.push_back(at);
+      at += chunk.length;
+    }
+    view.offsets = offsets.data();
+  }
+  ~ChunkFile() { close(view.descriptor); }
 };
 
 int64_t AllSteps(const Entry& entry) {
@@ -163,7 +184,11 @@ class SymbolTarget : public Target {
     Outcome outcome;
     for (const ms_mask_chunk& chunk : chunks_) outcome.statuses.push_back(chunk.status);
     for (size_t t = 0; t < views_.size(); ++t) AppendMask(views_[t], item_->masks[t], &outcome.masks);
-    if (compressed_) RequireCompressed(isa, outcome);
+    if (compressed_) {
+      RequireCompressed(isa, outcome, nullptr);
+      const ChunkFile file(chunks_);
+      RequireCompressed(isa, outcome, &file.view);
+    }
     return outcome;
   }
 
@@ -185,7 +210,7 @@ class SymbolTarget : public Target {
     }
   }
 
-  void RequireCompressed(const Isa& isa, const Outcome& masks) {
+  void RequireCompressed(const Isa& isa, const Outcome& masks, const ms_chunk_file* file) {
     for (size_t t = 0; t < views_.size(); ++t) {
       item_->packed[t].Fill(kUntouched);
       views_[t].packed = item_->packed[t].data();
@@ -194,7 +219,7 @@ class SymbolTarget : public Target {
     double share = -1;
     isa.codec->decode_compressed(context, views_.data(), static_cast<int64_t>(views_.size()), item_->entry.chunk_steps,
                                  first_ * item_->entry.chunk_steps, chunks_.data(),
-                                 static_cast<int64_t>(chunks_.size()), &share);
+                                 static_cast<int64_t>(chunks_.size()), file, &share);
     Require(share >= 0 && share <= 1, "a share that is none");
     for (size_t c = 0; c < chunks_.size(); ++c) {
       Require(chunks_[c].status == masks.statuses[c], "masks and compacted matrices are refused apart");

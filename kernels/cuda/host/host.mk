@@ -42,7 +42,9 @@ $(CUDA_HOST)/cases: $(HOST_KERNELS) $(HOST_CASES) $(KERNEL_OBJECTS) $(BASELINE_O
 $(CUDA_HOST)/faults: $(CUDA_HOST)/checker/faults.o $(HOST_GPU) $(filter $(CUDA_HOST)/host/%,$(HOST_KERNELS))
 	$(CXX) $(HOST_FLAGS) -pthread -o $@ $^
 
-$(ON_HOST_LIBRARY): $(HOST_KERNELS) $(HOST_RUNTIME)
+# What the backend shares with the CPU's.
+SHARED_WITH_CPU := read_file threads
+$(ON_HOST_LIBRARY): $(HOST_KERNELS) $(HOST_RUNTIME) $(SHARED_WITH_CPU:%=$(OUT)/cpu/%.o)
 	$(CXX) -shared -pthread -Wl,-z,nodelete,-z,now,-z,defs -o $(OUT)/next_on_host.so $^ -ldl
 	mv $(OUT)/next_on_host.so $@
 

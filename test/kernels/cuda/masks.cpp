@@ -123,6 +123,27 @@ CASE(SymbolChunks, "chunks of symbols decode to the CPU's nibbles, with every co
   }
 }
 
+CASE(Checksums, "chunks are compared with their checksums, whatever their length") {
+  Random random{14};
+  std::vector<Bytes> bytes;
+  std::vector<ms_mask_chunk> chunks;
+  std::vector<int32_t> expected;
+  for (int64_t length = 0; length < 600; length += 1 + length / 130) bytes.emplace_back(static_cast<size_t>(length));
+  for (const size_t length : {4096, 21186, 21189}) bytes.emplace_back(length);
+  for (Bytes& of : bytes) {
+    for (uint8_t& byte : of) byte = static_cast<uint8_t>(random.Next() >> 16);
+    const int64_t length = static_cast<int64_t>(of.size());
+    const uint32_t checksum = cpu->codec->crc32c(of.data(), length);
+    const bool whole = random.Below(3) != 0;
+    chunks.push_back({of.data(), length, whole ? checksum : checksum ^ 1u << random.Below(32), -1});
+    expected.push_back(whole ? MS_CHUNK_OK : MS_CHUNK_CHECKSUM);
+  }
+  const auto* tables = static_cast<const uint8_t*>(checksum_tables());
+  const Bytes uploaded(tables, tables + kChecksumTableBytes);
+  check_chunks(chunks.data(), static_cast<int64_t>(chunks.size()), uploaded.data(), nullptr);
+  for (size_t c = 0; c < chunks.size(); ++c) Expect(chunks[c].status == expected[c], "length", chunks[c].length);
+}
+
 CASE(MagnitudeMasks, "magnitude masks are the CPU's") {
   Random random{12};
   for (int round = 0; round < 10; ++round) {
