@@ -33,15 +33,16 @@ function compactAll(reader: ContainerReader, task: BuiltTask, target: LoadTarget
     return { weights: weight, packed: compacted[name]!.packed };
   };
   const fused = reader.compaction(buffersOf);
-  for (const layer of layersOf(matrices)) {
+  const layers = layersOf(matrices);
+  for (const group of target.onHost ? layers : grouped(layers, matrices)) {
     target.refuseIfClosing();
-    const covered = layer.filter((index) => fused?.covers(index));
+    const covered = group.filter((index) => fused?.covers(index));
     // Weights that a GPU does not hold visit it a matrix at a time.
     const runs = target.weightsInReach ? [covered] : covered.map((index) => [index]);
     for (const run of runs) {
       if (fused && run.length > 0) task.decodingAndCompacting(() => fused.upTo(run));
     }
-    for (const index of layer) {
+    for (const index of group) {
       if (fused?.covers(index)) continue;
       const matrix = matrices[index]!;
       compactOne(reader, index, { matrix, ...compacted[matrix.name]! }, { task, target });
@@ -63,6 +64,28 @@ function compactOne(
       target.withWeights(matrix, task, (weight) => native.compress24(packed, weight, meta, matrix.rows, matrix.cols));
     }),
   );
+}
+
+/**
+ * Weights of the matrices that a GPU compacts in one call, or one layer's: a few layers, so that their chunks keep it busy and arrive while those
+ * before are decoded, and that the parents' nibbles, which go along, are 128 MiB of the working memory at most.
+ */
+const WEIGHTS_AT_ONCE = 2 ** 30;
+
+/** Neighbouring layers together, as long as they have not more than WEIGHTS_AT_ONCE. */
+function grouped(layers: readonly (readonly number[])[], matrices: readonly MaskableMatrix[]): number[][] {
+  const groups: number[][] = [];
+  let left = 0;
+  for (const layer of layers) {
+    const weights = layer.reduce((sum, index) => sum + matrices[index]!.rows * matrices[index]!.cols, 0);
+    if (groups.length === 0 || weights > left) {
+      groups.push([]);
+      left = WEIGHTS_AT_ONCE;
+    }
+    groups.at(-1)!.push(...layer);
+    left -= weights;
+  }
+  return groups;
 }
 
 /** Indices of the matrices of each decoder layer, in the order given; matrices outside of layers stand alone. */
