@@ -17,14 +17,8 @@ export class BuiltTask {
   private readonly spent = { decodeMs: 0, compactMs: 0 };
   private readonly spare: Map<string, Handle>;
 
-  /**
-   * @param onHost compacted matrices are in host memory
-   * @param spare a compacted copy that nobody uses any more: its buffers are this task's, to fill or to free
-   */
-  constructor(
-    private readonly onHost: boolean,
-    spare: Copy = {},
-  ) {
+  /** @param spare a compacted copy that nobody uses any more: its buffers are this task's, to fill or to free */
+  constructor(spare: Copy = {}) {
     this.spare = new Map(Object.entries(spare).map(([name, { packed }]) => [name, packed]));
   }
 
@@ -101,11 +95,13 @@ export class BuiltTask {
 
   private ownAnew(matrices: readonly MaskableMatrix[]): Handle[] {
     this.finish();
-    if (this.onHost) return this.ownInOnePiece(matrices, packedBytesOf, native.alloc);
-    return matrices.map((matrix) => this.own(packedBytesOf(matrix)));
+    return this.ownInOnePiece(matrices, packedBytesOf, native.alloc);
   }
 
-  /** Views of one buffer, which lives as long as any of them: the system hands out a large piece of memory faster, in pages of 2 MiB. */
+  /**
+   * Views of one buffer, which lives as long as any of them: the system hands out a large piece of memory faster, in pages of 2 MiB, and a GPU's
+   * driver, which waits for the whole device when memory is given back, is asked once.
+   */
   private ownInOnePiece(
     matrices: readonly MaskableMatrix[],
     bytesOf: (matrix: MaskableMatrix) => number,

@@ -48,7 +48,7 @@ native.setThreads(settings.threads);
 answerCalls<LoadRequest, LoadResult>((request) => answer(request));
 
 function answer(request: LoadRequest): LoadResult {
-  const task = new BuiltTask(target.onHost, 'spare' in request ? request.spare : undefined);
+  const task = new BuiltTask('spare' in request ? request.spare : undefined);
   try {
     const result = build(request, task);
     task.finish();
