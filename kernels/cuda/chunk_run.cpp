@@ -80,18 +80,24 @@ ChunkRun::~ChunkRun() {
 }
 
 void ChunkRun::Plan() {
+  int64_t left = 0, longest = 0, most = kFirstBatchBytes;
+  for (int64_t c = 0; c < count_; ++c) {
+    left += Padded(chunks_[c].length);
+    longest = std::max(longest, Padded(chunks_[c].length));
+  }
   at_.reserve(static_cast<size_t>(count_));
-  int64_t most = kFirstBatchBytes;
   for (int64_t c = 0; c < count_; ++c) {
     const int64_t bytes = Padded(chunks_[c].length);
     if (batches_.empty() || batches_.back().bytes + bytes > most) {
-      if (!batches_.empty()) most = kBatchBytes;
+      // All but the first are of one size: a few chunks at the end would take as long as many.
+      if (batches_.size() == 1) most = left / ((left + kBatchBytes - 1) / kBatchBytes) + longest;
       batches_.push_back({c, c, 0});
     }
     Batch& batch = batches_.back();
     at_.push_back(batch.bytes);
     batch.bytes += bytes;
     batch.end = c + 1;
+    left -= bytes;
   }
 }
 
