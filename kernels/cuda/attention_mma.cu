@@ -14,7 +14,7 @@ namespace maskserve {
 namespace cuda {
 namespace {
 
-constexpr int kKeys = 64;
+constexpr int kKeys = kTileRows;
 // Fewer blocks than this, the multiprocessors of an H100, are made twice as many.
 constexpr int64_t kFewBlocks = 132;
 
@@ -57,8 +57,8 @@ MS_DEVICE void Mask(float (&scores)[kM][kKeys / 8][4], int offset, int window) {
 
 // Scores become probabilities, as a of mma for 16 keys each.
 template <int kM, int kDims>
-MS_DEVICE void Weigh(Softmax<kM, kDims>& state, uint32_t (&probabilities)[kKeys / 16][kM][4],
-                     const float (&scores)[kM][kKeys / 8][4], float scale) {
+MS_DEVICE void Weigh(Softmax<kM, kDims>& state, Weights<kM>& probabilities, const float (&scores)[kM][kKeys / 8][4],
+                     float scale) {
 #pragma unroll
   for (int m = 0; m < kM; ++m) {
     float base[2], shrink[2];
@@ -82,46 +82,12 @@ MS_DEVICE void Weigh(Softmax<kM, kDims>& state, uint32_t (&probabilities)[kKeys 
         e[i] = Exp2(fmaf(scores[m][n][i], scale, base[i / 2]));
         state.totals[m][i / 2] += e[i];
       }
-      // A tile of 8 keys is half of an instruction's a.
-      probabilities[n / 2][m][n % 2 * 2] = PairOfFloats(e[0], e[1]);
-      probabilities[n / 2][m][n % 2 * 2 + 1] = PairOfFloats(e[2], e[3]);
+      SetWeights<kM>(probabilities, m, n, e);
     }
 #pragma unroll
     for (int n = 0; n < kDims / 8; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) state.sums[m][n][i] *= shrink[i / 2];
-    }
-  }
-}
-
-template <int kM, int kDims>
-MS_DEVICE void Score(float (&scores)[kM][kKeys / 8][4], const uint16_t* queries, const uint16_t* keys) {
-  constexpr int kNext = 16 * MmaTile<kDims>::kStride;
-#pragma unroll
-  for (int c = 0; c < kDims / 16; ++c) {
-    uint32_t a[kM][4];
-    const uint16_t *query = AtColumns<kDims>(queries, LaneRowOfA(), c), *key = AtColumns<kDims>(keys, LaneRowOfB(), c);
-#pragma unroll
-    for (int m = 0; m < kM; ++m) LoadMatrices(a[m], query + m * kNext);
-#pragma unroll
-    for (int n = 0; n < kKeys / 16; ++n) {
-      uint32_t b[4];
-      LoadMatrices(b, key + n * kNext);
-      MmaBlock(scores, a, b, 2 * n);
-    }
-  }
-}
-
-template <int kM, int kDims>
-MS_DEVICE void Sum(Softmax<kM, kDims>& state, const uint32_t (&probabilities)[kKeys / 16][kM][4],
-                   const uint16_t* values) {
-#pragma unroll
-  for (int c = 0; c < kKeys / 16; ++c) {
-#pragma unroll
-    for (int n = 0; n < kDims / 16; ++n) {
-      uint32_t b[4];
-      LoadTransposed(b, AtColumns<kDims>(values, LaneRowOfA(), n) + 16 * c * MmaTile<kDims>::kStride);
-      MmaBlock(state.sums, probabilities[c], b, 2 * n);
     }
   }
 }
@@ -187,17 +153,17 @@ __global__ void __launch_bounds__(kMmaThreads, 2) AttendTensor(Problem<T> p) {
     WaitForCopies<0>();
     __syncthreads();
     LoadRows<kDims, kKeys>(values, v, left, dims);
-    if (any) Score<kM, kDims>(scores, queries, keys);
+    if (any) MultiplyRows<kM, kDims>(scores, queries, keys);
     WaitForCopies<0>();
     __syncthreads();
     k.data += kKeys * k.stride;
     v.data += kKeys * v.stride;
     if (left > kKeys) LoadRows<kDims, kKeys>(keys, k, left - kKeys, dims);
     if (!any) continue;
-    uint32_t probabilities[kKeys / 16][kM][4];
+    Weights<kM> probabilities;
     if (!all) Mask(scores, offset, window);
     Weigh(state, probabilities, scores, p.scale);
-    Sum(state, probabilities, values);
+    Combine(state.sums, probabilities, values);
   }
   StoreQueries(p, state, block + kWarpQueries * WarpOfBlock(), queries_left);
 }
@@ -232,6 +198,15 @@ void LaunchAttention(Problem<T> p, int64_t batch, double scale, cudaStream_t str
 }
 
 }  // namespace
+
+void attention_forward_mma(float* out, float* lse, const float* q, const float* k, const float* v, ms_attention_shape s,
+                           cudaStream_t stream) {
+  const int64_t kv_token = s.kv_heads * s.head_dim;
+  const Problem<float> p = {
+      out,      lse, q, k, v, 0, s.tokens, s.heads, s.kv_heads, s.head_dim, kv_token, s.head_dim, s.tokens * kv_token,
+      s.window, 0};
+  LaunchAttention(p, s.batch, s.scale, stream);
+}
 
 void attention_mma(float* out, const float* q, const void* k_cache, const void* v_cache, ms_value_type type,
                    int64_t start, int64_t tokens, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t capacity,

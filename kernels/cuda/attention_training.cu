@@ -4,32 +4,12 @@
 //
 // Bound by fp32 FMAs and shared memory as the forward pass: 14·hd FMAs a query and key pair.
 
+#include "attention_deltas.cuh"
 #include "attention_tiles.cuh"
 
 namespace maskserve {
 namespace cuda {
 namespace {
-
-struct Gradient {
-  float *dq, *dk, *dv;
-  const float *dout, *out, *lse, *q, *k, *v;
-  float* deltas;  // (B, H, T): dout · out
-  ms_attention_shape s;
-};
-
-constexpr int kDeltaThreads = 128;
-
-// A warp a token and head.
-__global__ void __launch_bounds__(kDeltaThreads) Deltas(Gradient g, int64_t count) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * (kDeltaThreads / kWarp) + WarpOfBlock();
-  if (i >= count) return;
-  const int64_t hd = g.s.head_dim;
-  float sum = 0;
-  for (int64_t d = Lane(); d < hd; d += kWarp) sum = fmaf(g.dout[i * hd + d], g.out[i * hd + d], sum);
-  sum = WarpSum(sum);
-  const int64_t head = i % g.s.heads, t = i / g.s.heads % g.s.tokens, batch = i / g.s.heads / g.s.tokens;
-  if (Lane() == 0) g.deltas[(batch * g.s.heads + head) * g.s.tokens + t] = sum;
-}
 
 // Rows of a head in (B, T, heads, hd).
 template <typename T>
@@ -165,8 +145,7 @@ void attention_backward(float* dq, float* dk, float* dv, const float* dout, cons
                         const float* q, const float* k, const float* v, ms_attention_shape s, void* workspace,
                         cudaStream_t stream) {
   const Gradient g = {dq, dk, dv, dout, out, lse, q, k, v, static_cast<float*>(workspace), s};
-  const int64_t count = s.batch * s.heads * s.tokens;
-  Launch(Deltas, Blocks(count, kDeltaThreads / kWarp), kDeltaThreads, 0, stream, g, count);
+  LaunchDeltas(g, stream);
   WithDims(s.head_dim, GradientLaunch{g, stream});
 }
 

@@ -140,6 +140,13 @@ size_t attention_backward_workspace(ms_attention_shape shape);
 void attention_backward(float* dq, float* dk, float* dv, const float* dout, const float* out, const float* lse,
                         const float* q, const float* k, const float* v, ms_attention_shape shape, void* workspace,
                         cudaStream_t stream);
+/* The same on tensor cores (attention_mma.cu, attention_training_mma.cu), with what is multiplied rounded to bf16, many
+ * times as fast; the backward pass is of this forward pass's lse. hd a multiple of 16, at most kMaxMmaHeadDim. */
+void attention_forward_mma(float* out, float* lse, const float* q, const float* k, const float* v,
+                           ms_attention_shape shape, cudaStream_t stream);
+void attention_backward_mma(float* dq, float* dk, float* dv, const float* dout, const float* out, const float* lse,
+                            const float* q, const float* k, const float* v, ms_attention_shape shape, void* workspace,
+                            cudaStream_t stream);
 
 /* ---- products of a few tokens (gemv.cu, gemv24.cu, mma24.cu): y (T, N) ← x (T, K) wᵀ ----
  * `exact`: activations keep fp32; otherwise they are rounded to bf16 to nearest even. Accumulation is fp32.

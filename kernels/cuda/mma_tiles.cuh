@@ -13,6 +13,7 @@ namespace {
 
 constexpr int kMmaWarps = 4;
 constexpr int kMmaThreads = kMmaWarps * kWarp;
+constexpr int kTileRows = 64;  // of what a block goes over
 
 // kDims: columns there is room for, a multiple of 16, at most 128.
 template <int kDims>
@@ -88,6 +89,50 @@ MS_DEVICE void MmaBlock(float (&sums)[kM][kN][4], const uint32_t (&a)[kM][4], co
   for (int m = 0; m < kM; ++m) {
     Mma16816(sums[m][n], a[m], low);
     Mma16816(sums[m][n + 1], a[m], high);
+  }
+}
+
+// products += the warp's 16 · kM rows of one tile times the kTileRows of another, over their columns.
+template <int kM, int kDims>
+MS_DEVICE void MultiplyRows(float (&products)[kM][kTileRows / 8][4], const uint16_t* rows, const uint16_t* tile) {
+  constexpr int kNext = 16 * MmaTile<kDims>::kStride;
+#pragma unroll
+  for (int c = 0; c < kDims / 16; ++c) {
+    uint32_t a[kM][4];
+    const uint16_t *of_row = AtColumns<kDims>(rows, LaneRowOfA(), c),
+                   *of_tile = AtColumns<kDims>(tile, LaneRowOfB(), c);
+#pragma unroll
+    for (int m = 0; m < kM; ++m) LoadMatrices(a[m], of_row + m * kNext);
+#pragma unroll
+    for (int n = 0; n < kTileRows / 16; ++n) {
+      uint32_t b[4];
+      LoadMatrices(b, of_tile + n * kNext);
+      MmaBlock(products, a, b, 2 * n);
+    }
+  }
+}
+
+// Weights of a tile's rows, as a of mma: those of 16 rows each.
+template <int kM>
+using Weights = uint32_t[kTileRows / 16][kM][4];
+// Of the tile's rows 8n + 2t and 8n + 2t + 1: the first two of the warp's row g of 16, the others of row g + 8.
+template <int kM>
+MS_DEVICE void SetWeights(Weights<kM>& weights, int m, int n, const float (&four)[4]) {
+  weights[n / 2][m][n % 2 * 2] = PairOfFloats(four[0], four[1]);
+  weights[n / 2][m][n % 2 * 2 + 1] = PairOfFloats(four[2], four[3]);
+}
+// sums += weights times a tile's rows.
+template <int kM, int kVectors>
+MS_DEVICE void Combine(float (&sums)[kM][kVectors][4], const Weights<kM>& weights, const uint16_t* tile) {
+  constexpr int kDims = 8 * kVectors;
+#pragma unroll
+  for (int c = 0; c < kTileRows / 16; ++c) {
+#pragma unroll
+    for (int n = 0; n < kDims / 16; ++n) {
+      uint32_t b[4];
+      LoadTransposed(b, AtColumns<kDims>(tile, LaneRowOfA(), n) + 16 * c * MmaTile<kDims>::kStride);
+      MmaBlock(sums, weights[c], b, 2 * n);
+    }
   }
 }
 

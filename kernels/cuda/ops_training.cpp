@@ -57,11 +57,16 @@ void RequireHeads(const ms_attention_shape& shape) {
                                     std::to_string(shape.head_dim) + "; use --backend cpu"};
 }
 
+// Where bf16 is allowed.
+bool ByTiles(const Op& op, const ms_attention_shape& shape) {
+  return op.exact() == 0 && shape.head_dim <= kMaxMmaHeadDim && shape.head_dim % 16 == 0;
+}
+
 ms_status AttentionForward(ms_context* ctx, float* out, float* lse, const float* q, const float* k, const float* v,
                            ms_attention_shape shape) {
   return Run(ctx, [&](Op& op) {
     RequireHeads(shape);
-    attention_forward(out, lse, q, k, v, shape, op.stream());
+    (ByTiles(op, shape) ? attention_forward_mma : attention_forward)(out, lse, q, k, v, shape, op.stream());
   });
 }
 
@@ -71,7 +76,8 @@ ms_status AttentionBackward(ms_context* ctx, float* dq, float* dk, float* dv, co
   return Run(ctx, [&](Op& op) {
     RequireHeads(shape);
     void* workspace = op.TakeBytes(attention_backward_workspace(shape));
-    attention_backward(dq, dk, dv, dout, out, lse, q, k, v, shape, workspace, op.stream());
+    (ByTiles(op, shape) ? attention_backward_mma : attention_backward)(dq, dk, dv, dout, out, lse, q, k, v, shape,
+                                                                       workspace, op.stream());
   });
 }
 

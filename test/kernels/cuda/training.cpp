@@ -59,6 +59,36 @@ CASE(SequenceAttention, "attention over sequences and its gradient are the CPU's
   }
 }
 
+CASE(TensorSequenceAttention, "attention over sequences and its gradient on tensor cores are the CPU's to bf16") {
+  Random random{47};
+  const ms_attention_shape shapes[] = {{2, 37, 4, 2, 16, 0.3, 0},   {1, 70, 2, 2, 64, 0.2, 23},
+                                       {1, 161, 3, 1, 48, 0.2, 40}, {1, 130, 2, 1, 128, 0.1, 0},
+                                       {1, 66, 1, 1, 96, 0.1, 66},  {2, 1, 1, 1, 16, 1.0, 5}};
+  for (const ms_attention_shape& s : shapes) {
+    const int64_t queries = s.batch * s.tokens * s.heads * s.head_dim, keys = queries / s.heads * s.kv_heads;
+    const std::vector<float> q = Rounded(Floats(random, queries)), k = Rounded(Floats(random, keys)),
+                             v = Rounded(Floats(random, keys)), dout = Rounded(Floats(random, queries));
+    std::vector<float> out = Like(q), out_cpu = out;
+    std::vector<float> lse(static_cast<size_t>(s.batch * s.heads * s.tokens)), lse_cpu = lse;
+    attention_forward_mma(out.data(), lse.data(), q.data(), k.data(), v.data(), s, nullptr);
+    cpu->ops.attention_forward(context, out_cpu.data(), lse_cpu.data(), q.data(), k.data(), v.data(), s);
+    // Probabilities are rounded to 2⁻⁹.
+    ExpectNear(out, out_cpu, 0x1p-9, "attention_forward_mma", s.head_dim);
+    ExpectNear(lse, lse_cpu, kRounding, "lse", s.head_dim);
+    std::vector<float> dq = Like(q), dk = Like(k), dv = Like(v), dq_cpu = dq, dk_cpu = dk, dv_cpu = dv;
+    std::vector<float> workspace(attention_backward_workspace(s) / sizeof(float));
+    attention_backward_mma(dq.data(), dk.data(), dv.data(), dout.data(), out_cpu.data(), lse_cpu.data(), q.data(),
+                           k.data(), v.data(), s, workspace.data(), nullptr);
+    cpu->ops.attention_backward(context, dq_cpu.data(), dk_cpu.data(), dv_cpu.data(), dout.data(), out_cpu.data(),
+                                lse_cpu.data(), q.data(), k.data(), v.data(), s);
+    if (s.tokens > 1) {
+      ExpectNear(dq, dq_cpu, 0x1p-8, "dq", s.head_dim);
+      ExpectNear(dk, dk_cpu, 0x1p-8, "dk", s.head_dim);
+    }
+    ExpectNear(dv, dv_cpu, 0x1p-8, "dv", s.head_dim);
+  }
+}
+
 CASE(SiluGradient, "the gradient of SiLU · up is the CPU's") {
   Random random{43};
   const int64_t n = 333;
