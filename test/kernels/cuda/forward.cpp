@@ -297,6 +297,8 @@ CASE(DecodeSplits, "splits of every length, and many of them, give the CPU's att
     CompareDecode({heads, heads, 16}, {0, 127, 128, 256, 517}, 520, MS_BF16, 0, 519);
     CompareDecode({heads, heads, 16}, {3, 255, 257, 300, 513}, 515, MS_F32, 140, 514);
   }
+  // Rows of bf16 that are not aligned to 16 bytes, in 32 lanes.
+  for (const ms_value_type type : kCacheTypes) CompareDecode({5, 1, 132}, {3, 70}, 73, type, 0, 72);
   for (const int64_t window : {0, 2100}) CompareDecode({3, 1, 32}, {2200}, 2203, MS_BF16, window, 2200);
 }
 
