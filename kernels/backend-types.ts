@@ -108,6 +108,8 @@ export interface NativeBackends {
    * (gradient checks, parity). Accumulation is fp32 in both. Applies to ops called from this JavaScript thread.
    */
   setPrecision(precision: 'bf16' | 'f32'): void;
+  /** On a GPU, ops called from this JavaScript thread give way from now on to those of threads that don't. A processor's threads have the system's priorities. */
+  giveWay(): void;
   /** Zeroed, 64-byte aligned, in host memory whatever ops run on. Throws RangeError when memory can't be had. */
   allocHost(bytes: number): Handle;
   /** Bytes of a compacted (N, K) matrix here: 9/16 of the dense ones, and what else this backend keeps with it. */

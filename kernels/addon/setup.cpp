@@ -1,5 +1,5 @@
-// info, probeCuda, useBackend, memory, synchronize, setThreads, setPrecision: the state of the calling JavaScript
-// thread.
+// info, probeCuda, useBackend, memory, synchronize, setThreads, setPrecision, giveWay: the state of the calling
+// JavaScript thread.
 
 #include <cstring>
 
@@ -109,6 +109,12 @@ napi_value SetPrecision(Call& call) {
   return nullptr;
 }
 
+napi_value GiveWay(Call& call) {
+  const ms_backend& backend = call.backend();
+  if (backend.give_way != nullptr) call.Check(backend.give_way(call.context()));
+  return nullptr;
+}
+
 }  // namespace
 
 void ExportSetup(napi_env env, napi_value exports) {
@@ -120,6 +126,7 @@ void ExportSetup(napi_env env, napi_value exports) {
       {"synchronize", Bind<Synchronize, 0>},
       {"setThreads", Bind<SetThreads, 1>},
       {"setPrecision", Bind<SetPrecision, 1>},
+      {"giveWay", Bind<GiveWay, 0>},
   };
   ExportAll(env, exports, list, sizeof(list) / sizeof(list[0]));
 }

@@ -43,6 +43,10 @@ ms_status Synchronize(ms_context* ctx) {
              [](Op& op) { Require(cudaStreamSynchronize(op.stream()), "what was asked for before"); });
 }
 
+ms_status GiveWay(ms_context* ctx) {
+  return Run(ctx, [&](Op&) { ctx->GiveWay(); });
+}
+
 // Leaked on purpose: it lives as long as the library.
 const ms_backend* MakeBackend() {
   const DeviceFacts& device = FindDevice().device;
@@ -61,6 +65,7 @@ const ms_backend* MakeBackend() {
   backend->set_threads = SetThreads;
   backend->threads = [](ms_context* ctx) { return ctx->threads; };
   backend->set_exact = [](ms_context* ctx, int32_t exact) { ctx->exact = exact; };
+  backend->give_way = GiveWay;
   backend->synchronize = Synchronize;
   backend->last_error = [](ms_context* ctx) { return ctx->error.c_str(); };
   backend->packed_bytes = PackedBytes;

@@ -85,8 +85,28 @@ Arena::Scope::~Scope() {
 }  // namespace cuda
 }  // namespace maskserve
 
-ms_context::ms_context() {
-  maskserve::cuda::Require(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream");
+namespace {
+
+// The GPU gives free multiprocessors to waiting blocks of the stream of the highest priority. By default all have the
+// lowest.
+cudaStream_t MakeStream(bool first) {
+  int least = 0, greatest = 0;
+  maskserve::cuda::Require(cudaDeviceGetStreamPriorityRange(&least, &greatest), "asking for priorities");
+  cudaStream_t stream = nullptr;
+  maskserve::cuda::Require(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, first ? greatest : least),
+                           "a stream");
+  return stream;
+}
+
+}  // namespace
+
+ms_context::ms_context() : stream(MakeStream(true)) {}
+
+void ms_context::GiveWay() {
+  const cudaStream_t other = MakeStream(false);
+  cudaStreamSynchronize(stream);
+  cudaStreamDestroy(stream);
+  stream = other;
 }
 
 ms_context::~ms_context() {

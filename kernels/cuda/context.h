@@ -93,4 +93,6 @@ struct ms_context {
 
   ms_context();
   ~ms_context();
+  // What is asked for from now on goes behind what other contexts ask for.
+  void GiveWay();
 };

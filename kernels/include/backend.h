@@ -273,6 +273,9 @@ typedef struct ms_backend {
   ms_status (*set_threads)(ms_context*, int32_t threads); /* 0: all cores */
   int32_t (*threads)(ms_context*);
   void (*set_exact)(ms_context*, int32_t exact); /* 1: activations keep fp32 in matmuls */
+  /* from now on its ops give way to those of contexts that do not, where all wait for the device; NULL: the host's
+   * threads have priorities of their own */
+  ms_status (*give_way)(ms_context*);
   ms_status (*synchronize)(ms_context*);
   const char* (*last_error)(ms_context*); /* one line about the last status that was not MS_OK */
 

@@ -47,6 +47,7 @@ async function train(): Promise<TrainingOutcome> {
     const { modelDirectory, threads, maxContext, backend } = order;
     native.setThreads(threads); // of the host, where some of a run is computed wherever it trains
     native.useBackend(backend);
+    native.giveWay();
     model = loadModel(modelDirectory, { threads, ...room, ...(maxContext === undefined ? {} : { maxContext }) });
     return { type: 'learned', learned: await learn(model) };
   } catch (error) {

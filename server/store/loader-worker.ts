@@ -44,6 +44,7 @@ const settings = workerData as LoaderSettings;
 const target = new LoadTarget(settings);
 
 native.useBackend(settings.backend);
+native.giveWay();
 native.setThreads(settings.threads);
 answerCalls<LoadRequest, LoadResult>((request) => answer(request));
 
