@@ -11,7 +11,7 @@ const SCRIPT = fileURLToPath(new URL('./op-cases/on-this-isa.js', import.meta.ur
 
 /** Buffers, devices and recordings, which compute nothing; and containers' bytes, whose own tests (codec-*.test.ts) compare instruction sets. */
 const ELSEWHERE =
-  /^(info|probeCuda|useBackend|memory|synchronize|set\w+|alloc\w*|mapFile|view|free|byteLength|read\w*|write|copy|zero|usage|\w+Recording|replay|(en|de)code\w+|countSymbols|applyChanges|findChanges|crc32c|packSymbols|unpackSymbols|magnitudeMask)$/;
+  /^(info|probeCuda|useBackend|memory|synchronize|giveWay|set\w+|alloc\w*|mapFile|view|free|byteLength|read\w*|write|copy|zero|usage|\w+Recording|replay|(en|de)code\w+|countSymbols|applyChanges|findChanges|crc32c|packSymbols|unpackSymbols|magnitudeMask)$/;
 
 function runOn(isa: Isa): ParityRun {
   const env = { ...process.env, MASKSERVE_ISA: isa };
