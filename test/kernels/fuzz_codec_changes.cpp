@@ -9,7 +9,8 @@
 
 namespace {
 
-constexpr int64_t kWindowRows = 256, kWindowGroups = 4096, kSliceRows = 16, kHeaderBytes = 32;
+constexpr int64_t kWindowRows = 256, kWindowGroups = 4096, kSliceRows = 16, kSliceHead = 2 + kSliceRows,
+                  kHeaderBytes = 32;
 
 int64_t RoundUp(int64_t bytes) {
   return (bytes + 31) / 32 * 32;
@@ -175,10 +176,15 @@ class ChangesTarget : public Target {
     }
     const int64_t across = (item_->k / 4 + kWindowGroups - 1) / kWindowGroups;
     const int64_t windows = (item_->n + kWindowRows - 1) / kWindowRows * across;
-    const int64_t table = RoundUp(kHeaderBytes + 4 * (windows + 1));
+    const uint8_t* table = patch.data() + kHeaderBytes;
+    const uint8_t* heads = patch.data() + RoundUp(kHeaderBytes + 4 * (windows + 1));
+    const uint8_t* steps = heads + RoundUp(across * ((item_->n + kSliceRows - 1) / kSliceRows) * kSliceHead);
     for (int64_t w = 0; w < windows; ++w) {
-      const uint8_t* window = patch.data() + table + 32 * int64_t{At<uint32_t>(patch.data() + kHeaderBytes, w)};
-      ApplyWindow(window, w / across * kWindowRows, w % across * kWindowGroups, kept);
+      const int64_t first_row = w / across * kWindowRows, slices = SlicesFrom(first_row);
+      // Windows above are whole ones.
+      const uint8_t* head = heads + (across * first_row / kSliceRows + w % across * slices) * kSliceHead;
+      ApplyWindow(head, steps + 6 * kSliceRows * int64_t{At<uint32_t>(table, w)}, first_row, w % across * kWindowGroups,
+                  kept);
     }
     for (size_t i = 0; i < list.groups.size(); ++i) {
       uint8_t& of_group = kept[list.groups[i]];
@@ -191,14 +197,22 @@ class ChangesTarget : public Target {
     }
   }
 
-  void ApplyWindow(const uint8_t* window, int64_t first_row, int64_t first_group, std::vector<uint8_t>& kept) const {
-    const int64_t rows = std::min(kWindowRows, item_->n - first_row), slices = (rows + kSliceRows - 1) / kSliceRows;
-    const uint8_t* step = window + RoundUp(slices * (4 + kSliceRows));
+  // Slices of the window that begins with this row.
+  int64_t SlicesFrom(int64_t first_row) const {
+    return (std::min(kWindowRows, item_->n - first_row) + kSliceRows - 1) / kSliceRows;
+  }
+
+  // head: each slice's number of steps, and each row's place among the slices' lanes.
+  void ApplyWindow(const uint8_t* head, const uint8_t* step, int64_t first_row, int64_t first_group,
+                   std::vector<uint8_t>& kept) const {
+    const int64_t rows = std::min(kWindowRows, item_->n - first_row), slices = SlicesFrom(first_row);
+    std::vector<int64_t> row_of(static_cast<size_t>(slices * kSliceRows), -1);
+    for (int64_t row = 0; row < rows; ++row) row_of.at(head[2 * slices + row]) = row;
     for (int64_t slice = 0; slice < slices; ++slice) {
-      for (uint32_t steps = At<uint32_t>(window, slice); steps > 0; --steps, step += 6 * kSliceRows) {
-        for (int64_t lane = 0; lane < std::min(kSliceRows, rows - slice * kSliceRows); ++lane) {
-          const int64_t row = first_row + window[4 * slices + slice * kSliceRows + lane];
-          ApplySwap(step, lane, row, first_group, kept);
+      for (uint32_t left = At<uint16_t>(head, slice); left > 0; --left, step += 6 * kSliceRows) {
+        for (int64_t lane = 0; lane < kSliceRows; ++lane) {
+          const int64_t row = row_of[static_cast<size_t>(slice * kSliceRows + lane)];
+          if (row >= 0) ApplySwap(step, lane, first_row + row, first_group, kept);
         }
       }
     }
